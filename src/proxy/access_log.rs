@@ -1,6 +1,6 @@
 //! The access log of a worker: decides which requests are logged, and gives their lines to the log and to its followers.
 //!
-//! A request that nobody wants to see costs two loads. The parts of its head that a line may contain are looked up only once
+//! A request that is neither logged nor followed costs two loads. The parts of its head that a line may contain are looked up only
 //! a line is written.
 
 use std::cell::{Cell, RefCell};
@@ -38,11 +38,11 @@ pub(super) struct EndedRequest<'a> {
     pub snapshot: &'a Snapshot,
     /// The service that it was routed to.
     pub service: Option<&'a Service>,
-    /// Its record.
+    /// The record of the request.
     pub record: &'a RequestRecord<'a>,
-    /// When its head had been read.
+    /// The time at which its head had been read.
     pub started: Instant,
-    /// Its head; `None` if that was rejected.
+    /// The head of the request; `None` if it was rejected.
     pub head: Option<LoggedRequest<'a>>,
 }
 
@@ -50,9 +50,9 @@ pub(super) struct EndedRequest<'a> {
 #[derive(Debug)]
 pub(crate) struct WorkerLog {
     followers: Arc<Followers>,
-    /// Whether anybody followed at the last tick.
+    /// Whether the log had a follower at the last tick.
     is_followed: Cell<bool>,
-    /// Ticks since lines were passed on.
+    /// Number of ticks since lines were passed on.
     ticks: Cell<u32>,
     state: RefCell<LogState>,
 }
@@ -62,12 +62,12 @@ struct LogState {
     buffer: LineBuffer,
     followers: FollowerBuffers,
     time: Timestamp,
-    /// Of lines in JSON, those for followers included.
+    /// Places of values in lines of JSON, those for followers included.
     json_places: KnownPlaces,
     logfmt_places: KnownPlaces,
 }
 
-/// Ticks after which lines are passed on, 100 ms. A buffer that has filled up is passed on at once.
+/// Number of ticks after which lines are passed on, 100 ms. A buffer that has filled up is passed on at once.
 const FLUSH_TICKS: u32 = 4;
 
 impl WorkerLog {
@@ -80,13 +80,13 @@ impl WorkerLog {
         }
     }
 
-    /// Passes on what has been logged, now and then.
+    /// Passes on the lines that have been logged, every [`FLUSH_TICKS`] ticks.
     pub(super) fn tick(&self, snapshot: &Snapshot, now: Instant) {
         let mut state = self.state.borrow_mut();
         if snapshot.access_log.is_none() && state.buffer.is_open() {
             state.buffer.close();
         }
-        // Waking the writer costs as much as formatting a few lines, so it doesn't get them in driblets.
+        // Waking the writer costs as much as formatting a few lines, so lines are passed on in batches.
         self.ticks.set(self.ticks.get() + 1);
         if self.ticks.get() >= FLUSH_TICKS {
             self.ticks.set(0);

@@ -12,18 +12,18 @@ use crate::upstream::limits::ActiveGuard;
 /// A request in flight on an endpoint. It may become a stream.
 #[derive(Debug)]
 pub(crate) struct Active<'a> {
-    /// The endpoint.
+    /// The endpoint that serves the request.
     pub endpoint: &'a Arc<Endpoint>,
     watch: &'a TaskControl,
     streams: bool,
-    /// The task's endpoint is this one.
+    /// Whether the endpoint is set as that of the task.
     is_shown: bool,
     /// The slot under `limits.requests`.
     _slot: ActiveGuard<'a>,
 }
 
 impl<'a> Active<'a> {
-    /// Counts a request, which has a slot under `limits.requests`.
+    /// Counts a request that has a slot under `limits.requests`.
     pub(crate) fn enter(
         endpoint: &'a Arc<Endpoint>,
         watch: &'a TaskControl,
@@ -50,7 +50,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Makes the endpoint that of the task.
+    /// Sets the endpoint as that of the task.
     pub(crate) fn show(&mut self) {
         self.watch.set_upstream(Some(self.endpoint.slot));
         self.is_shown = true;

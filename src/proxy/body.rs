@@ -26,9 +26,9 @@ pub(crate) struct Flow {
     pub moved: u64,
     /// Trailers that ended the body. Boxed because they are rare, and every request has two flows.
     pub trailers: Option<Box<HeaderMap>>,
-    /// The last poll was pending on the sink rather than on the source.
+    /// Whether the last poll was pending on the sink rather than on the source.
     pub waits_for_sink: bool,
-    /// The last poll was pending on the source alone, with nothing left to flush: only the source
+    /// Whether the last poll was pending on the source alone, with nothing left to flush: only the source
     /// can wake the task.
     pub idle: bool,
     ended: bool,
@@ -36,14 +36,14 @@ pub(crate) struct Flow {
     pipe: Option<PooledPipe>,
     /// Consecutive splices that moved less than [`SMALL_SPLICE`].
     small_splices: u8,
-    /// No further bytes are spliced into a pipe. Those that are in one still have to leave it.
+    /// No further bytes are spliced into a pipe. Bytes that are already in one still have to leave it.
     splice_off: bool,
     /// Value of `moved` at the start of the current turn.
     turn_from: u64,
     /// How much shorter than [`TURN`] a turn is. Stored as a reduction so that 0, the default,
     /// means a full turn.
     turn_reduction: u64,
-    /// The last poll was pending only because the turn was used up.
+    /// Whether the last poll was pending only because the turn was used up.
     yielded: bool,
 }
 

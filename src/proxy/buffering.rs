@@ -24,7 +24,7 @@ use super::wire::{BodyPiece, Downstream};
 use crate::http1::{FieldId, Framing};
 use crate::net::{TaskControl, TaskPhase};
 
-/// How much of a body is buffered.
+/// Number of bytes of a body that are buffered, 64 KiB.
 pub(crate) const BUFFERED_BYTES: u64 = 64 * 1024;
 
 /// The minimum rate for a request's body. A gRPC stream is only limited in its silence, since its

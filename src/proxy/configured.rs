@@ -1,7 +1,7 @@
 //! Answers that the configuration gives to requests: `respond` and `redirect`.
 //!
-//! They are sent as local replies, so they carry `x-cutover-reason` and count as answers of the proxy. None is a failure: the
-//! operator wants it.
+//! They are sent as local replies, so they carry `x-cutover-reason` and count as answers of the proxy. None of them counts as a
+//! failure, because the operator has configured it.
 
 use super::Ended;
 use super::edit::Rewritten;
@@ -21,7 +21,7 @@ use crate::telemetry::record::Reason;
 pub(super) struct AnsweredRequest<'a, F> {
     pub snapshot: &'a Snapshot,
     pub request: &'a Request<'a, F>,
-    /// Its target after `rewrite`, if that changes it.
+    /// The request's target after `rewrite`, if that changes it.
     pub rewritten: Option<&'a Rewritten<'a>>,
     pub answer: &'a Answer,
 }
@@ -77,7 +77,7 @@ async fn respond<D: Downstream>(
         status: fixed.status,
         reason: Reason::Respond,
         body: match &fixed.body {
-            // It has to say that the body is empty, which for the other two is understood (RFC 9110 §15.3.6).
+            // A 205 has to say that its body is empty. The other two statuses imply it (RFC 9110 §15.3.6).
             _ if fixed.status == 205 => Some(b""),
             _ if is_bodiless => None,
             Some(body) => Some(body),

@@ -17,12 +17,12 @@ use tokio::sync::Semaphore;
 /// fast network.
 const PER_ROUND: usize = 4;
 
-/// Whose request needs a connection.
+/// The kind of client whose request needs a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Applicant {
     /// A client whose connection has carried no complete response yet.
     New,
-    /// A client whose connection has.
+    /// A client whose connection has carried a complete response.
     Known,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct ConnectPacing(Rc<PacingState>);
 
 #[derive(Debug)]
 struct PacingState {
-    /// How many more connections may be opened before the next poll for I/O, by [`Applicant`].
+    /// Number of connections that may still be opened before the next poll for I/O, by [`Applicant`].
     left: [Semaphore; 2],
-    /// The task that refills them is running.
+    /// Whether the task that refills them is running.
     is_refilling: Cell<bool>,
 }
 

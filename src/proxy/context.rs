@@ -16,7 +16,7 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// left; one that still reads gets a response that is prompt.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 
-/// A request and what serving it needs.
+/// A request, and everything that is needed to serve it.
 #[derive(Debug)]
 pub(crate) struct RequestContext<'a, F> {
     /// The worker that serves it.
@@ -25,11 +25,11 @@ pub(crate) struct RequestContext<'a, F> {
     pub watch: &'a TaskControl,
     /// The configuration snapshot, the same for all tries.
     pub snapshot: &'a Snapshot,
-    /// When the head had been read.
+    /// The time at which the head had been read.
     pub started: Instant,
     /// The request.
     pub request: &'a Request<'a, F>,
-    /// Its target after `rewrite`, if the service or a rule has one.
+    /// The request's target after `rewrite`, if the service or a rule has one.
     pub rewritten: Option<Box<Rewritten<'a>>>,
     /// The service it was routed to.
     pub service: &'a Service,
@@ -41,7 +41,7 @@ impl<F> RequestContext<'_, F> {
         self.snapshot.spec.limits.body_timeout
     }
 
-    /// What is left of `timeouts.total`; `None` if it isn't set.
+    /// The rest of `timeouts.total`; `None` if it isn't set.
     pub(super) fn total_left(&self) -> Option<Duration> {
         let total = self.service.timeouts.total?;
         Some(total.saturating_sub(self.started.elapsed()))

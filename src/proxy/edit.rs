@@ -1,7 +1,7 @@
 //! Edits of heads that the configuration asks for: header fields, path and host.
 //!
-//! What a request needs is looked up in tables that were merged when the configuration was compiled. Without edits nothing is
-//! looked at beyond whether there are any; with edits the values are rendered for each head, because they may hold placeholders.
+//! The edits of a request are looked up in tables that were merged when the configuration was compiled. A service without edits
+//! costs one check. With edits, the values are rendered for each head, because they may hold placeholders.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -21,15 +21,15 @@ use crate::telemetry::trace::request::SentContext;
 /// The target of a request after `rewrite`.
 #[derive(Debug)]
 pub(crate) struct Rewritten<'a> {
-    /// Path and query, and the length of the path. `None`: as in the request.
+    /// Path and query, and the length of the path. `None` if they are unchanged.
     pub target: Option<(Vec<u8>, usize)>,
-    /// The authority that endpoints get. `None`: as in the request.
+    /// The authority that endpoints get. `None` if it is unchanged.
     authority: Option<&'a str>,
     /// The value of `x-forwarded-prefix`, if a prefix was taken off.
     prefix: Option<Vec<u8>>,
 }
 
-/// What edits depend on.
+/// The properties of a request on which edits and their placeholders depend.
 #[derive(Clone, Copy)]
 pub(super) struct EditFacts<'a> {
     service: Option<&'a Service>,
@@ -64,7 +64,7 @@ impl<'a> EditFacts<'a> {
         }
     }
 
-    /// The same for a second try beside the first one.
+    /// The facts for a second try beside the first one.
     pub(super) fn of_second(recording: &Recording<'a>) -> Self {
         let trace = recording.record.trace.as_ref();
         Self {
@@ -95,7 +95,7 @@ pub(super) fn of_request<'a>(
     ))
 }
 
-/// The same for a try that runs while another one uses the recording.
+/// Like [`of_request`], for a try that runs while another one uses the recording.
 pub(super) fn of_facts<'a>(
     rewritten: Option<&'a Rewritten<'a>>,
     facts: &EditFacts<'a>,
@@ -218,7 +218,7 @@ pub(super) fn rewritten<'a, F: Fields>(
         _ => None,
     };
     let was_stripped = |strip: &&[u8]| rewrite::without_prefix(path, strip).is_some();
-    // What a proxy before this one took off precedes it.
+    // A prefix that an earlier proxy has taken off precedes this one.
     let before = |strip: &[u8]| {
         let mut prefix = Vec::new();
         if request.peer.trusted {

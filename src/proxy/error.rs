@@ -1,5 +1,5 @@
 //! Failures of an exchange. For each of them, this decides in one place who caused it, what the
-//! client is told, and what is charged to the version.
+//! client is told, and which status counts for the version.
 
 use std::error::Error;
 use std::fmt;
@@ -35,8 +35,8 @@ pub enum ExchangeError {
     Limit(Limit),
     /// `timeouts.total` passed while the request waited for a connection slot.
     QueueTimeout,
-    /// A WebSocket was requested, and the endpoint speaks HTTP/2 without extended CONNECT. Not
-    /// charged to the version, since any client could cause it.
+    /// A WebSocket was requested, and the endpoint speaks HTTP/2 without extended CONNECT. Doesn't
+    /// count for the version, since any client could cause it.
     NoUpgrade,
     /// No connection could be opened.
     Connect(ConnectError),
@@ -57,7 +57,7 @@ pub enum ExchangeError {
 pub(crate) struct AttemptError {
     /// The failure.
     pub error: ExchangeError,
-    /// The head of a response has gone to the client, so that the failure can only be signalled by
+    /// Whether the head of a response has gone to the client, so that the failure can only be signalled by
     /// cutting the connection or stream.
     pub answered: bool,
 }
@@ -88,7 +88,7 @@ impl From<ExchangeError> for AttemptError {
 /// A response that the proxy makes itself: a status, and a reason in `x-cutover-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalReply {
-    /// 200, or 400 to 599.
+    /// Status of the reply: 200, or 400 to 599.
     pub status: u16,
     /// The value of `x-cutover-reason`.
     pub reason: Reason,
@@ -134,7 +134,7 @@ impl LocalReply {
         Self::new(reject.status, reject.reason)
     }
 
-    /// The body: one line.
+    /// The body, which is one line.
     pub fn text(self) -> &'static str {
         match self.status {
             400 => "bad request\n",
@@ -158,7 +158,7 @@ impl LocalReply {
         }
     }
 
-    /// The failure to record for a request that never reached a version: the client's.
+    /// The failure to record for a request that never reached a version. Its origin is the client.
     pub fn failure(self) -> Failure {
         Failure {
             origin: Origin::Client,
@@ -212,7 +212,7 @@ impl ExchangeError {
         Some(LocalReply::new(status, reason))
     }
 
-    /// The status that is charged to the version; `None` if the upstream didn't cause the failure.
+    /// The status that counts for the version; `None` if the upstream didn't cause the failure.
     pub fn upstream_status(&self) -> Option<u16> {
         (self.failure(false).origin == Origin::Upstream)
             .then(|| self.answer().map(|answer| answer.status))

@@ -40,9 +40,9 @@ pub enum Encoding {
 #[derive(Debug)]
 pub struct H1 {
     stream: Stream,
-    /// Its buffers.
+    /// The buffers of the connection.
     pub mem: Memory,
-    /// How many bytes of `mem.out` have been written.
+    /// Number of bytes of `mem.out` that have been written.
     sent: usize,
     decoder: BodyDecoder,
     /// Length of the decoded piece at the start of the input.
@@ -92,7 +92,7 @@ impl H1 {
         }
     }
 
-    /// Takes the connection, with its buffers, for another task. What is left can only be dropped.
+    /// Takes the connection, with its buffers, for another task. The remaining value can only be dropped.
     pub(crate) fn detach(&mut self) -> Self {
         let mut left = Self::new(Stream::Detached, self.mem.buffers.clone());
         left.eof = true;
@@ -130,7 +130,7 @@ impl H1 {
         self.mem.out = self.mem.buffers.take_out();
     }
 
-    /// Returns buffers that are empty.
+    /// Returns the buffers that are empty to the pool.
     pub fn release(&mut self) {
         self.rest();
         self.release_empty_out();
@@ -143,7 +143,7 @@ impl H1 {
         }
     }
 
-    /// Bytes of buffers.
+    /// Capacity of the buffers, in bytes.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.mem.input.capacity() + self.mem.out.capacity()

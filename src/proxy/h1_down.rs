@@ -20,11 +20,11 @@ pub(crate) struct H1Down {
     pub wire: H1,
     version: HttpVersion,
     keep_alive: bool,
-    /// The head of the final response has been queued.
+    /// Whether the head of the final response has been queued.
     answered: bool,
-    /// The end of the connection is the end of the response body.
+    /// Whether the end of the connection is the end of the response body.
     close_delimited: bool,
-    /// The client may be waiting for a 100 before it sends its body.
+    /// Whether the client may be waiting for a 100 before it sends its body.
     awaits_continue: bool,
 }
 
@@ -51,7 +51,7 @@ impl H1Down {
         self.wire.begin_source(framing);
     }
 
-    /// The request has `Expect: 100-continue`.
+    /// Records that the request has `Expect: 100-continue`.
     pub(crate) fn awaits_continue(&mut self) {
         self.awaits_continue = true;
     }
@@ -127,7 +127,7 @@ impl H1Down {
 
 fn put_status(out: &mut Vec<u8>, status: u16) {
     if status == 200 {
-        // Most responses: in one piece.
+        // Most responses have this status line, which is copied in one piece.
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         return;
     }
@@ -215,17 +215,17 @@ impl Downstream for H1Down {
         Ok(())
     }
 
-    /// One request at a time: whatever has been written before this one's response was the response to a former request.
+    /// One request at a time: anything written before this request's response was the response to a former request.
     fn has_completed_a_response(&self) -> bool {
         self.wire.written() > 0
     }
 
-    /// The worker's budget alone. HTTP/1 has one request at a time, which its own limit bounds.
+    /// The worker's budget alone. HTTP/1 has one request at a time, whose own limit bounds the body.
     fn body_budget(&self) -> ByteBudget {
         self.wire.mem.bodies()
     }
 
-    /// The worker's budget alone, as for bodies.
+    /// The worker's budget alone, as for request bodies.
     fn answer_budget(&self) -> ByteBudget {
         self.wire.mem.answers()
     }

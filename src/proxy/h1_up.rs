@@ -26,7 +26,7 @@ const LIMITS: HeadLimits = HeadLimits {
 /// If the last response was at least this large, the next one is expected to be spliced.
 const SPLICEABLE: usize = 48 * 1024;
 
-/// How much is read then: a head, and little of the body.
+/// Number of bytes that are read then: a head, and little of the body.
 const HEAD_READ: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
@@ -39,9 +39,9 @@ pub(crate) struct H1Up<'a> {
     method: Method,
     /// Expected size of the response; see [`Self::bulk`].
     bulk: usize,
-    /// Bytes that had been written before this request.
+    /// Number of bytes that had been written before this request.
     began: u64,
-    /// A byte of a response has arrived.
+    /// Whether a byte of a response has arrived.
     seen: bool,
 }
 
@@ -76,7 +76,7 @@ impl<'a> H1Up<'a> {
     #[inline]
     pub(crate) fn finish(self) -> (Box<ResponseHead>, Option<Stream>) {
         let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
-        // Not in a closure, which would first move the whole connection into itself.
+        // This isn't part of a closure, which would first move the whole connection into itself.
         let stream = self.wire.into_stream();
         (self.head, clean.then_some(stream))
     }
@@ -194,7 +194,7 @@ impl Upstream for H1Up<'_> {
             self.bulk = match self.head.framing {
                 Framing::Length(n) => self.head.len + n.min(HUGE as u64) as usize,
                 Framing::Empty => 0,
-                // The length isn't known in advance: what arrived with the head.
+                // The length isn't known in advance, so the bytes that arrived with the head count.
                 Framing::Chunked | Framing::UntilClose => self.wire.mem.input.len(),
             };
             self.wire.begin_source(self.head.framing);

@@ -28,7 +28,7 @@ pub(crate) fn wire_error(error: StreamError) -> WireError {
 #[derive(Debug)]
 pub(crate) struct H2Stream {
     handle: StreamHandle,
-    /// Data that was taken from the connection; the first `used` bytes of it were consumed.
+    /// Data that was taken from the connection. The first `used` bytes of it were consumed.
     piece: Vec<u8>,
     used: usize,
     trailers: Option<HeaderMap>,

@@ -18,19 +18,19 @@ use crate::net::{ByteBudget, date};
 /// A stream counts as a bulk upload once more than this many bytes of its body were consumed.
 pub(crate) const BULK: u64 = 16 * 1024;
 
-/// Number of bulk uploads on a connection, which decides about the size of its window.
+/// Number of bulk uploads on a connection, which determines the size of its window.
 pub(crate) type Bulk = Rc<Cell<usize>>;
 
-/// What the streams of a connection share.
+/// The state that the streams of a connection share.
 #[derive(Debug)]
 pub(crate) struct OfConnection {
     /// Budget for buffered request bodies.
     pub bodies: ByteBudget,
     /// Budget for completed responses.
     pub answers: ByteBudget,
-    /// The bulk upload counter.
+    /// Number of bulk uploads.
     pub bulk: Bulk,
-    /// A response has been delivered completely.
+    /// Whether a response has been delivered completely.
     pub has_completed: Cell<bool>,
 }
 
@@ -38,10 +38,10 @@ pub(crate) struct OfConnection {
 #[derive(Debug)]
 pub(crate) struct H2Down {
     stream: H2Stream,
-    /// The head of the final response was sent.
+    /// Whether the head of the final response was sent.
     answered: bool,
     connection: Rc<OfConnection>,
-    /// Bytes of the request body that were consumed.
+    /// Number of bytes of the request body that were consumed.
     taken: u64,
 }
 
@@ -120,7 +120,7 @@ impl Downstream for H2Down {
             });
             response.each_added(|name, value| {
                 let id = FieldId::of(name);
-                // Those of a 426 (RFC 9113 §8.2.2).
+                // `Connection` and `Upgrade` of a 426 must not be sent over HTTP/2 (RFC 9113 §8.2.2).
                 if !matches!(id, FieldId::Connection | FieldId::Upgrade) && !is_accept(name) {
                     head.put(name, value, Indexing::of(id, name, false));
                 }
@@ -182,7 +182,7 @@ impl Downstream for H2Down {
     }
 }
 
-/// How lengths are encoded.
+/// The indexing of fields that contain lengths.
 const LENGTH: Indexing = Indexing::Without;
 
 impl Source for H2Down {
@@ -225,7 +225,7 @@ impl Sink for H2Down {
     ) -> Poll<Result<(), WireError>> {
         Poll::Ready(self.answered()?.finish(trailers).map_err(wire_error))
     }
-    /// What was accepted is in the connection's output already.
+    /// Accepted bytes are in the connection's output already.
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         Poll::Ready(Ok(()))
     }

@@ -16,14 +16,14 @@ use crate::reason::Reason;
 use crate::upstream::Endpoint;
 use crate::upstream::h2_conns::Lease;
 
-/// How far an extended CONNECT has come (RFC 8441 §5).
+/// The progress of an extended CONNECT (RFC 8441 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TunnelState {
     /// No final response has arrived.
     Asked,
-    /// Its status was a 2xx.
+    /// The status of the final response was a 2xx.
     Accepted,
-    /// It was another one, which is answered like that to any request.
+    /// The status was another one. The response goes to the client like any other.
     Refused,
 }
 
@@ -35,10 +35,10 @@ pub(crate) struct H2Up {
     stream: Option<H2Stream>,
     /// The last head that was received.
     head: Option<Box<HeadBlock>>,
-    /// The final head was consumed, and the body may be read.
+    /// Whether the final head was consumed, so that the body may be read.
     reads_body: bool,
     https: bool,
-    /// The authority for a request without one.
+    /// The authority for a request that has none.
     authority: Box<str>,
     method: Method,
     tunnel: Option<TunnelState>,
@@ -93,7 +93,8 @@ impl H2Up {
         self.lease.used
     }
 
-    /// Frees what a response that has started and arrived doesn't need: its head, and memory beyond the rest of its content.
+    /// Frees the memory that isn't needed once a response has started and arrived: its head, and buffers beyond the rest of its
+    /// content.
     pub(crate) fn release_memory(&mut self) {
         if let Some(stream) = &mut self.stream {
             stream.shrink();
@@ -119,7 +120,7 @@ impl H2Up {
         } else {
             self.tunnel = Some(TunnelState::Refused);
             if let Some(stream) = &mut self.stream {
-                // Nothing will be sent. That it fails says only that the stream is closed already.
+                // Nothing will be sent. A failure only says that the stream is closed already.
                 let _ = stream.finish(None);
             }
         }
@@ -330,7 +331,7 @@ impl Upstream for H2Up {
         if self.status() < 200 {
             return;
         }
-        // In a response to HEAD and in a 304, `content-length` is that of another message
+        // In a response to HEAD and in a 304, `content-length` is the length of another message
         // (RFC 9110 §8.6).
         let length = match self.is_bodiless() {
             true => Some(0),
@@ -396,12 +397,12 @@ impl Sink for H2Up {
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
         if self.tunnel == Some(TunnelState::Asked) {
-            // The end of the request, which has no body, isn't that of the tunnel.
+            // The request has no body. Its end isn't the end of the tunnel.
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(self.stream()?.finish(trailers).map_err(wire_error))
     }
-    /// What was accepted is in the connection's output already.
+    /// Accepted bytes are in the connection's output already.
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         Poll::Ready(Ok(()))
     }

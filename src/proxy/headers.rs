@@ -99,7 +99,7 @@ impl<F: Fields> routing::RequestView for Request<'_, F> {
 }
 
 impl<F: Fields> Request<'_, F> {
-    /// Whether the proxy writes or removes this field, so that the client's isn't copied.
+    /// Whether the proxy writes or removes this field, so that the client's value isn't copied.
     pub fn is_ours(&self, id: FieldId) -> bool {
         match id {
             FieldId::Host
@@ -118,7 +118,7 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// What the PROXY protocol says about the request's client.
+    /// The origin of the request, for a header of the PROXY protocol.
     pub(crate) fn proxy_source(&self) -> ProxySource<'_> {
         self.peer.proxy_source(self.client, self.id_text())
     }
@@ -255,7 +255,7 @@ impl<F: Fields> Request<'_, F> {
         self.each_of_request(put);
     }
 
-    /// Edits are about the fields that the proxy adds, too.
+    /// The edits also apply to the fields that the proxy adds.
     #[cold]
     fn put_edited_fields(&self, out: &mut Vec<u8>, edits: &RenderedFields<'_>) {
         self.fields
@@ -284,7 +284,7 @@ fn put_parts(out: &mut Vec<u8>, name: &[u8], parts: &[&[u8]]) {
 /// The head of a final response on its way to the client.
 #[derive(Debug)]
 pub struct Outgoing<'a, F> {
-    /// 101, or 200 to 999.
+    /// Status of the response: 101, or 200 to 999.
     pub status: u16,
     /// The fields of the endpoint's response, or [`NoFields`].
     pub fields: F,
@@ -294,11 +294,11 @@ pub struct Outgoing<'a, F> {
     pub declared_length: Option<u64>,
     /// Fields that the proxy adds.
     pub added: &'a [(&'static str, &'a str)],
-    /// How many of them, from the first, are not edited.
+    /// Number of fields in `added`, from the first, that are not edited.
     pub fixed: usize,
     /// Edits of the fields.
     pub edits: Option<&'a RenderedFields<'a>>,
-    /// For a 101: the protocol.
+    /// The protocol that a 101 switches to.
     pub upgrade: Option<&'a [u8]>,
 }
 

@@ -2,9 +2,9 @@
 //! head is used, and the other try is cancelled.
 //!
 //! Both tries run in the task of the request. The first one is the usual one, in [`super::attempt`], and may become the response
-//! at any moment; the second one, [`super::second_try`], ends with the head of a response. Cancelling a try says nothing about
-//! its endpoint, so that nothing is charged for it. A response that the service retries doesn't end the race: it is only used if
-//! the other try brings nothing better.
+//! at any moment. The second one, [`super::second_try`], ends with the head of a response. Cancelling a try says nothing about its
+//! endpoint, so that it doesn't count as a failure. A response that the service retries doesn't end the race: it is only used if
+//! the other try has no better one.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,14 +31,14 @@ use crate::upstream::limits::ActiveGuard;
 /// Added to the timeouts of a second try that is awaited, so that its own error comes first.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// How a race ended.
+/// The end of a race.
 enum RaceEnd<'a> {
     First(Result<Tried<Remainder>, TryError>),
     Second(Box<SecondAnswer<'a>>),
 }
 
 impl<'a, F: Fields> Tries<'a, '_, F> {
-    /// After which time this try is hedged; `None` if it isn't.
+    /// The delay after which this try is hedged; `None` if it isn't.
     #[inline]
     pub(super) fn hedge_delay(&self) -> Option<Duration> {
         let hedge = self.cx.service.policies.hedge.as_ref()?;
@@ -149,7 +149,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         .await
     }
 
-    /// The response of the second try came first: the first one has been cancelled.
+    /// Relays the response of the second try, which came first: the first try has been cancelled.
     async fn serve_winner<D: Downstream>(
         &mut self,
         answer: Box<SecondAnswer<'a>>,
@@ -157,7 +157,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Tried<Remainder>, TryError> {
-        // What the cancelled try may have left behind.
+        // The cancelled try may have set this.
         self.cx.watch.set_behind(None);
         self.recording.cancel_try();
         let shard = self.version().metrics.shard(self.cx.worker.id);
@@ -232,7 +232,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
     }
 
-    /// The second try becomes the one that serves the request.
+    /// Makes the second try the one that serves the request.
     fn enter_second(&mut self, race: &Race) {
         self.race = None;
         if let Some((began, member)) = race.started() {
@@ -241,7 +241,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
     }
 
-    /// The response of the current try is used: the other one is cancelled.
+    /// Records that the response of the current try is used, and cancels the other one.
     #[inline]
     pub(super) fn decide_race(&mut self) {
         if let Some(race) = &self.race {
@@ -250,7 +250,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
     }
 
-    /// Both tries have failed, the second one first.
+    /// Records that both tries have failed, the second one first.
     fn settle(&mut self, race: &Race) {
         if self.race.is_some()
             && let Some((_, member)) = race.started()
@@ -285,7 +285,7 @@ async fn hold_body<F: Fields, D: Downstream>(
         Framing::Length(length) if length <= most.min(BUFFERED_BYTES) => length,
         _ => return false,
     };
-    // Ready whatever it finds: nothing is waited for.
+    // Ready in any case: this doesn't wait for bytes.
     poll_fn(|task| {
         let read = upload.poll_buffer(task, down, length);
         let is_read = matches!(read, Poll::Ready(Ok(()))) && upload.received() == length;

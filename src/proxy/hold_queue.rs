@@ -1,8 +1,8 @@
 //! Requests that wait until their version has a usable endpoint again, first come, first served.
 //!
-//! Each worker has a queue for each version that is waited for. The queue decides when to release how many ([`HoldPace`]); what
-//! the version looks like is told to it at each tick. A request keeps its number when it has to wait again, so that it isn't
-//! overtaken because its endpoint went away once more.
+//! Each worker has a queue for each version that is waited for. The queue decides how many requests it releases, and when
+//! ([`HoldPace`]), from the state of the version, which it is told at each tick. A request keeps its number when it has to wait
+//! again, so that it isn't overtaken because its endpoint went away once more.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 const PILOTS: usize = 4;
 /// Time between two probes, in milliseconds.
 const PROBE_EVERY_MS: u64 = 100;
-/// The same while endpoints accept a probe and then refuse requests; the time doubles up to this.
+/// Longest time between two probes, in milliseconds. It doubles up to this while endpoints accept a probe and then refuse requests.
 const PROBE_MAX_MS: u64 = 1_000;
 
 /// The version that a request waits for.
@@ -24,25 +24,25 @@ pub(crate) struct Awaited {
     pub service: usize,
     /// The name of the version, which outlives a reload.
     pub version: Arc<str>,
-    /// No other version may take the request.
+    /// Whether no other version may take the request.
     pub pinned: bool,
 }
 
-/// What the version looks like to a worker.
+/// The state of a version, as a worker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
     /// Requests for it must be routed again: it has left the configuration, or another version takes over.
     Elsewhere,
-    /// It has no usable endpoint.
+    /// The version has no usable endpoint.
     Down,
-    /// It has one, and room for this many more requests on this worker.
+    /// The version has a usable endpoint, and room for this many more requests on this worker.
     Up(usize),
 }
 
-/// What a tick leads to.
+/// The decision of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HoldStep {
-    /// Nothing yet.
+    /// Nothing happens yet.
     Wait,
     /// An endpoint is to be probed.
     Probe,
@@ -53,7 +53,7 @@ pub(crate) enum HoldStep {
 /// Decides when requests are released, and how many at a time.
 #[derive(Debug)]
 pub(crate) struct HoldPace {
-    /// An endpoint has refused a connection although it counts as usable.
+    /// Whether an endpoint has refused a connection although it counts as usable.
     refused: bool,
     is_probing: bool,
     next_probe_ms: u64,
@@ -74,7 +74,7 @@ impl Default for HoldPace {
 }
 
 impl HoldPace {
-    /// A request could not connect to the version.
+    /// Records that a request could not connect to the version.
     pub(crate) fn refuse(&mut self, now_ms: u64) {
         if !self.refused {
             self.refused = true;
@@ -84,7 +84,7 @@ impl HoldPace {
         self.batch = PILOTS;
     }
 
-    /// A probe has ended.
+    /// Records the result of a probe.
     pub(crate) fn probed(&mut self, passed: bool, now_ms: u64) {
         self.is_probing = false;
         self.refused &= !passed;
@@ -128,7 +128,7 @@ struct Waiting {
 struct HoldQueue {
     awaited: Awaited,
     pace: HoldPace,
-    /// By number.
+    /// Waiting requests by number.
     waiting: BTreeMap<u64, Rc<Waiting>>,
     /// The result of the probe that is under way, once there is one.
     probe: Rc<Cell<Option<bool>>>,
@@ -141,7 +141,7 @@ pub(crate) struct HoldQueues {
     last_number: Cell<u64>,
 }
 
-/// A request's place in a queue. Dropping it leaves the queue.
+/// The position of a request in a queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     queues: &'a HoldQueues,
@@ -155,7 +155,7 @@ pub(crate) struct Held<'a> {
 pub(crate) struct ProbeReport(Rc<Cell<Option<bool>>>);
 
 impl ProbeReport {
-    /// The endpoint has accepted a connection, or hasn't.
+    /// Reports whether the endpoint has accepted a connection.
     pub(crate) fn send(self, passed: bool) {
         self.0.set(Some(passed));
     }
@@ -222,7 +222,7 @@ impl HoldQueues {
         }
     }
 
-    /// Lets each queue take its next step. `outlook` says what a version looks like, and by which compiled service; requests that
+    /// Lets each queue take its next step. `outlook` returns the state of a version, and its compiled service; requests that
     /// another one decided about are released to be routed again. `probe` starts a probe of one of the version's endpoints.
     pub(crate) fn tick(
         &self,

@@ -1,4 +1,4 @@
-//! Requests that wait until an endpoint is usable again instead of failing: `wait`.
+//! `wait`: requests that wait until an endpoint is usable again instead of failing.
 //!
 //! A request waits before it is forwarded if its version has no usable endpoint and no other one takes over, or if others wait
 //! for the version already. It also waits after it could not connect: nothing was sent then, so that it can be sent later
@@ -21,18 +21,18 @@ use crate::upstream::limits::{ActiveGuard, Limit};
 /// A request that waits or has waited.
 #[derive(Debug)]
 pub(super) struct Hold<'a> {
-    /// When it gives up.
+    /// The time at which the request gives up.
     until: Instant,
-    /// Its number in the queues of the worker.
+    /// The number of the request in the queues of the worker.
     number: u64,
-    /// Counts it under `wait_pending`.
+    /// Counts the request under `wait_pending`.
     _pending: ActiveGuard<'a>,
 }
 
 /// Why a request has to wait.
 #[derive(Debug)]
 pub(super) struct Missed {
-    /// Index of the version that it is for.
+    /// Index of the version that the request is for.
     pub version: VersionIx,
     /// Why its last try failed; `None` if there was none.
     pub error: Option<ExchangeError>,
@@ -53,7 +53,7 @@ pub(super) fn must_wait<F>(cx: &RequestContext<'_, F>, placed: &Placed, has_wait
     !worker.has_healthy_endpoint(service, version) || (!has_waited && is_awaited())
 }
 
-/// Whether a request whose last try failed in this way waits for another one. Its body can be sent again.
+/// Whether a request whose last try failed in this way waits for another one. Assumes that its body can be sent again.
 pub(super) fn may_wait<F>(
     cx: &RequestContext<'_, F>,
     error: &ExchangeError,
@@ -71,7 +71,7 @@ pub(super) fn may_wait<F>(
                 | Reason::ConnectFailed
                 | Reason::UnresolvedName
         ),
-        // More were released than there was room for: other workers release as well.
+        // More requests were released than there was room for, because other workers release requests as well.
         ExchangeError::Limit(Limit::Requests | Limit::Pending) => has_waited,
         _ => false,
     }
@@ -80,8 +80,8 @@ pub(super) fn may_wait<F>(
 /// Waits until the request may be routed again.
 ///
 /// # Errors
-/// Why the request fails: too many wait already, or nothing became usable in time, in which case it is the error of its last
-/// try if it had one. The client left, or the process is shutting down.
+/// The reason why the request fails: too many wait already, the client left, the process is shutting down, or nothing became
+/// usable in time. In the last case it is the error of the last try, if there was one.
 pub(super) async fn wait<'a, F: Fields, D: Downstream>(
     cx: &RequestContext<'a, F>,
     placed: &Placed,
@@ -99,7 +99,7 @@ pub(super) async fn wait<'a, F: Fields, D: Downstream>(
     recording.add_queued(began.elapsed());
     let failed = match (waited, error) {
         (Ok(()), _) => return Ok(()),
-        // It has been recorded as that of the last try.
+        // This error has been recorded as that of the last try.
         (Err(ExchangeError::NoEndpoint), Some(error)) => return Err(error),
         (Err(failed), _) => failed,
     };
@@ -113,7 +113,7 @@ pub(super) async fn wait<'a, F: Fields, D: Downstream>(
     Err(failed)
 }
 
-/// The hold of the request, which begins `now` if it hasn't waited before. `None`: too many wait already, or nothing is waited
+/// The hold of the request, which begins `now` if it hasn't waited before. `None` if too many wait already, or nothing is waited
 /// for any more.
 fn hold_of<'h, 'a, F>(
     cx: &RequestContext<'a, F>,

@@ -3,9 +3,9 @@
 //! A request counts as slow in the moment when it passes a threshold, not when it ends: a canary that hangs would otherwise look
 //! healthy until its timeout. So a worker lists its running requests and looks at them a few times a second.
 //!
-//! What counts: the first attempt of a request that the split, its cohort or its session sent to a version. Retries and the shield's
-//! attempt on stable would count one event twice; requests that a rule or a preview host decides are those of testers; and
-//! requests that failed over were chosen by the failure of a version.
+//! The guard counts the first attempt of a request that the split, its cohort or its session sent to a version. Retries and the
+//! shield's attempt on stable would count one event twice. Requests that a rule or a preview host decides are those of testers.
+//! Requests that failed over were chosen by the failure of a version.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::routing::sticky::Session;
 use crate::telemetry::guard::GuardShard;
 
-/// Cells of the table of users whose failure has counted.
+/// Number of cells in the table of users whose failure has counted.
 const CELLS: usize = 4096;
 /// Time for which one failure of a user counts, in seconds.
 const ONCE_IN_S: u32 = 60;
@@ -25,10 +25,10 @@ const ONCE_IN_S: u32 = 60;
 /// A running request.
 #[derive(Debug)]
 pub(super) struct RunningRequest {
-    /// What it is counted in.
+    /// The counters for the request.
     pub(super) shard: Arc<GuardShard>,
     started: Instant,
-    /// The thresholds that it has passed, one bit each.
+    /// The thresholds that the request has passed, one bit each.
     counted: u8,
     /// Whether its latency has been counted in full.
     is_timed: bool,
@@ -74,7 +74,7 @@ impl JudgedRequests {
 }
 
 impl RunningRequest {
-    /// Counts its latency, unless that has been counted.
+    /// Counts the latency of the request, unless it has been counted.
     #[inline]
     pub(super) fn time(&self, age: Duration) {
         if !self.is_timed {
@@ -90,10 +90,10 @@ fn nanos(time: Duration) -> u64 {
     seconds.wrapping_add(time.subsec_nanos().into())
 }
 
-/// Who sent a request, as far as it is known without another look at it.
+/// The sender of a request, as far as it is known without another look at it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum User {
-    /// Nobody in particular: each failure counts.
+    /// Not known: each failure counts.
     Anyone,
     /// The user at this point of the cohort.
     Cohort(u64),

@@ -33,7 +33,7 @@ use crate::telemetry::record::{
 use crate::upstream::limits::Limit;
 use crate::upstream::outlier::AttemptVerdict;
 
-/// Why a try was cancelled.
+/// The failure of a try that was cancelled in favour of another one.
 const HEDGED: Failure = Failure {
     origin: Origin::Proxy,
     reason: Reason::Hedged,
@@ -51,11 +51,11 @@ pub struct Recording<'a> {
     /// The head of the request; `None` if it was rejected.
     head: Option<LoggedRequest<'a>>,
     started: Instant,
-    /// When the current try began.
+    /// The time at which the current try began.
     try_began: Instant,
-    /// From `started` to the end of a complete response. `None` before, and after a failure.
+    /// Duration from `started` to the end of a complete response. `None` before that, and after a failure.
     served_in: Option<Duration>,
-    /// The head of a response has arrived, and the clock hasn't been read since.
+    /// Whether the head of a response has arrived, and the clock hasn't been read since.
     head_is_untimed: bool,
     /// The running first try, if a rollout's guard judges it: its key in the worker's list.
     judged: Option<usize>,
@@ -66,14 +66,14 @@ pub struct Recording<'a> {
     answering: Option<(&'a str, VersionIx)>,
 }
 
-/// Where a request came from, and who serves it.
+/// The origin of a request, and the worker that serves it.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
     /// The worker that serves the request.
     pub worker: &'a Worker,
     /// The configuration snapshot that applies to the request.
     pub snapshot: &'a Snapshot,
-    /// Keeps it, and later ones.
+    /// Keeps this snapshot, and later ones that the request uses.
     pub snapshots: &'a RequestSnapshots,
     /// The peer of the connection.
     pub peer: &'a Peer,
@@ -81,7 +81,7 @@ pub struct Inbound<'a> {
     pub listener: &'a str,
     /// The client's protocol.
     pub protocol: Protocol,
-    /// When the head had been read.
+    /// The time at which the head had been read.
     pub started: Instant,
 }
 
@@ -152,7 +152,7 @@ impl<'a> Recording<'a> {
         self.flag_drawn = None;
     }
 
-    /// Records who sent the request, for a guard that counts a user's failures once.
+    /// Records the sender of the request, for a guard that counts a user's failures once.
     #[inline]
     pub(crate) fn set_user(&mut self, user: User) {
         self.user = user;
@@ -253,7 +253,7 @@ impl<'a> Recording<'a> {
         let failure = error.failure(client_status.is_some());
         let status = match failure.origin {
             Origin::Upstream => error.upstream_status(),
-            // Not the upstream's fault: a response that was cut off counts with its own status.
+            // The upstream didn't cause the failure: a response that was cut off counts with its own status.
             Origin::Client | Origin::Proxy => client_status,
         };
         let (_, took) = self.elapsed();
@@ -335,8 +335,8 @@ impl Drop for Recording<'_> {
     }
 }
 
-/// Counts a try and reports it to outlier detection. Failures caused by the client or the proxy are
-/// charged to neither version nor endpoint.
+/// Counts a try and reports it to outlier detection. Failures caused by the client or the proxy count for neither version nor
+/// endpoint.
 #[inline]
 fn observe_try(
     worker: &Worker,
@@ -377,7 +377,7 @@ fn observe_try(
     }
 }
 
-/// Reports the latency of a try to the balancer, if that heeds it. A cancelled try would have taken longer still.
+/// Reports the latency of a try to the balancer, if that uses it. A cancelled try would have taken longer still.
 #[inline]
 fn note_latency(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, latency: Duration) {
     let pool = &service.versions[attempt.version.1].pool;

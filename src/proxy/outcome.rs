@@ -1,4 +1,4 @@
-//! What can come of a try.
+//! The possible outcomes of a try.
 
 use super::error::{AttemptError, ExchangeError};
 use super::exchange::Arrived;
@@ -21,7 +21,7 @@ pub(super) enum TryError {
     /// The response had a status that is retried, and was dropped.
     Superseded(Next),
     /// The reused connection turned out to be closed. Another endpoint is tried at once, and
-    /// neither endpoint nor version is charged.
+    /// it counts as a failure of neither endpoint nor version.
     Stale,
 }
 
@@ -35,7 +35,7 @@ impl From<ExchangeError> for TryError {
 pub(super) enum Tried<R> {
     /// The client has been served.
     Served(Served),
-    /// The upstream has completed its response, the client hasn't read it.
+    /// The upstream has completed its response, and the client hasn't read all of it.
     Arrived(Box<Arrived>, R),
 }
 

@@ -19,9 +19,9 @@ const BEHIND_MS: u64 = 1_000;
 pub(crate) struct UploadPace {
     /// Size of the bucket, in thousandths of a byte.
     capacity: u64,
-    /// What is in the bucket, in thousandths of a byte.
+    /// Content of the bucket, in thousandths of a byte.
     credit: u64,
-    /// The body consists of messages with pauses between them, so only silence is limited.
+    /// Whether the body consists of messages with pauses between them, so that only silence is limited.
     allows_pauses: bool,
     now_ms: u64,
     moved: u64,

@@ -23,7 +23,7 @@ words! {
 /// The properties of a downstream connection that its requests need, computed once.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address, with IPv4-mapped IPv6 addresses as IPv4; loopback for a Unix socket.
+    /// Address of the peer, with IPv4-mapped IPv6 addresses as IPv4; loopback for a Unix socket.
     pub ip: IpAddr,
     /// Whether the address is in `trusted_proxies`.
     ///
@@ -38,20 +38,20 @@ pub struct Peer {
     pub tls_version: Option<TlsVersion>,
     /// The client's certificate, if it has presented one.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// Its port; `None` for a Unix socket.
+    /// Port of the peer; `None` for a Unix socket.
     port: Option<u16>,
-    /// The address that it connected to, if the configuration announces clients to endpoints. Boxed, because it is rarely there
-    /// and every open connection has room for it.
+    /// The local address that the client connected to, if the configuration announces clients to endpoints. Boxed, because it is
+    /// rarely there and every open connection has room for it.
     local: Option<Box<SocketAddr>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
     pub metrics: Arc<[ListenerShard]>,
-    /// See [`Self::forwarded_lines`].
+    /// The lines of [`Self::forwarded_lines`].
     lines: Box<str>,
 }
 
-/// What precedes the address in [`Peer::forwarded_lines`].
+/// The text before the address in [`Peer::forwarded_lines`].
 const FORWARDED_FOR: &str = "x-forwarded-for: ";
-/// What follows it, up to the scheme.
+/// The text between the address and the scheme.
 const FORWARDED_PROTO: &str = "\r\nx-forwarded-proto: ";
 
 impl Peer {
@@ -90,9 +90,9 @@ impl Peer {
         self
     }
 
-    /// What the PROXY protocol says about the request of this client.
+    /// The origin of a request of this client, for a header of the PROXY protocol.
     pub(crate) fn proxy_source<'a>(&'a self, client: IpAddr, id: &'a [u8]) -> ProxySource<'a> {
-        // Another address than the peer's comes from a trusted proxy, which doesn't tell the port.
+        // An address other than the peer's comes from a trusted proxy, which doesn't tell the port.
         let port = if client == self.ip {
             self.port
         } else {

@@ -21,10 +21,10 @@ pub(crate) struct Aim {
     pub key: Option<u64>,
 }
 
-/// The target of the first try, and what the response means for the session.
+/// The target of the first try, and the effect of the response on the session.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// Version, endpoint and hash.
+    /// Version, endpoint and hash of the first try.
     pub aim: Aim,
     /// How the version was chosen.
     pub chosen: Chosen,
@@ -32,18 +32,18 @@ pub(crate) struct Placed {
     pub rule: Option<RuleIx>,
     /// The session of the request.
     pub session: Option<Session>,
-    /// The request must not leave its version, because a preview host or a strict rule chose it.
+    /// Whether the request must not leave its version, because a preview host or a strict rule chose it.
     pub pinned: bool,
-    /// Who sent the request, as far as the decision found out.
+    /// Sender of the request, as far as the decision found out.
     pub user: User,
     /// Whether the response (re)binds the session to the endpoint that sent it.
     pub binds: bool,
 }
 
-/// What a service does with a request.
+/// The treatment of a request by its service.
 #[derive(Debug)]
 pub(crate) enum Placement<'s> {
-    /// It is forwarded.
+    /// The request is forwarded.
     Forward(Placed),
     /// The proxy answers it.
     Answer(Answered<'s>),
@@ -54,9 +54,9 @@ pub(crate) enum Placement<'s> {
 pub(crate) struct Answered<'s> {
     /// The answer.
     pub answer: &'s Answer,
-    /// The version that it belongs to, if it is one's.
+    /// Index of the version that has the answer, if a version has it.
     pub version: Option<VersionIx>,
-    /// How its version was chosen, if one was.
+    /// How the version was chosen, if one was.
     pub chosen: Option<Chosen>,
     /// Index of the rule that matched.
     pub rule: Option<RuleIx>,

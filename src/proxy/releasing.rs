@@ -11,7 +11,7 @@ use crate::routing::failover::failover;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::probe;
 
-/// Releases what can go on. To be called every [`crate::net::clock::TICK`].
+/// Releases requests that can continue. To be called every [`crate::net::clock::TICK`].
 pub(crate) fn release_held(worker: &Rc<Worker>) {
     if worker.holds.is_empty() {
         return;
@@ -24,7 +24,7 @@ pub(crate) fn release_held(worker: &Rc<Worker>) {
     );
 }
 
-/// The service that is waited for and the index of the version, if they are still there.
+/// The service that is waited for and the index of the version, if they still exist.
 fn find<'s>(snapshot: &'s Snapshot, awaited: &Awaited) -> Option<(&'s Service, VersionIx)> {
     let mut services = snapshot.services.iter();
     let service = services.find(|service| service.slot == awaited.service)?;
@@ -33,7 +33,7 @@ fn find<'s>(snapshot: &'s Snapshot, awaited: &Awaited) -> Option<(&'s Service, V
     Some((service, version))
 }
 
-/// What the version looks like, and the identity of the compiled service.
+/// The state of the version, and the identity of the compiled service.
 fn outlook(worker: &Worker, snapshot: &Snapshot, awaited: &Awaited) -> (Outlook, usize) {
     let Some((service, version)) = find(snapshot, awaited) else {
         return (Outlook::Elsewhere, 0);
@@ -63,7 +63,8 @@ fn outlook_of(worker: &Worker, service: &Service, version: VersionIx, pinned: bo
     }
 }
 
-/// This worker's part of the room under `limits.requests`, so that all of them together release no more than there is.
+/// This worker's part of the room under `limits.requests`, so that all workers together release no more requests than
+/// there is room for.
 fn room(service: &Service, version: VersionIx) -> usize {
     let version = &service.versions[version];
     let ceiling = service.policies.limits.requests;

@@ -56,7 +56,7 @@ pub async fn refuse<D: Downstream>(
     send_local_reply(watch, snapshot, recording, down, answer).await
 }
 
-/// What is known of a head that was rejected. All of it may be empty.
+/// The known parts of a head that was rejected. All of them may be empty.
 #[derive(Debug)]
 pub struct RejectedHead<'a> {
     /// The class of the method: a reply to HEAD has no body.
@@ -145,7 +145,7 @@ pub(super) async fn report<D: Downstream>(
         return Ended::Cut;
     };
     if !is_charged {
-        // Not the upstream's failure: the client's body is malformed, late or too large, or was
+        // The upstream didn't cause the failure: the client's body is malformed, late or too large, or was
         // never read. The connection isn't at a message boundary and may not reach one soon.
         down.close_after();
     }
@@ -186,7 +186,7 @@ pub(super) struct RenderedReply<'a> {
     pub reason: Reason,
     /// The body; `None` for a status that has none, not even one of length 0.
     pub body: Option<&'a [u8]>,
-    /// What a gRPC client is told.
+    /// The `grpc-message` for a gRPC client.
     pub message: &'a str,
     pub added: &'a [(&'static str, &'a str)],
 }
@@ -250,7 +250,7 @@ fn queue_head<D: Downstream>(
         },
         declared_length: length,
         added: &added,
-        // What the body is, is known here only.
+        // The fields that describe the body aren't edited.
         fixed: added
             .iter()
             .take_while(|(name, _)| *name == "content-type")
@@ -282,7 +282,7 @@ fn queue_grpc_head<D: Downstream>(
             ("x-cutover-reason", reply.reason.as_str()),
             ("x-request-id", &id),
         ],
-        // The outcome of the call, and what makes it one.
+        // The fields with the outcome of the call, and those that make it a gRPC response, aren't edited.
         fixed: 3,
         edits,
         upgrade: None,

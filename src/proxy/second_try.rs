@@ -32,21 +32,21 @@ use crate::upstream::h2_open::{LeaseError, OpenLimits};
 use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
 use crate::upstream::{Endpoint, TransportId, connect};
 
-/// What both tries know of the second one.
+/// The state of a second try that both tries share.
 #[derive(Debug, Default)]
 pub(super) struct Race {
-    /// When the second try started, and on which endpoint of the pool. `None`: it hasn't.
+    /// The start of the second try, and the index of its endpoint in the pool. `None` if it hasn't started.
     started: Cell<Option<(Instant, EndpointIx)>>,
-    /// The first try has an answer for the client.
+    /// Whether the first try has an answer for the client.
     is_decided: Cell<bool>,
     /// Why the second try can't serve the request any more.
     failure: RefCell<Option<ExchangeError>>,
-    /// The second try has an answer that is only used if the first try has none.
+    /// Whether the second try has an answer that is only used if the first try has none.
     is_reserve: Cell<bool>,
 }
 
 impl Race {
-    /// When the second try started and on which endpoint, if it has.
+    /// The start of the second try and the index of its endpoint, if it has started.
     pub(super) fn started(&self) -> Option<(Instant, EndpointIx)> {
         self.started.get()
     }
@@ -58,7 +58,7 @@ impl Race {
             && !self.is_decided.get()
     }
 
-    /// The first try serves the request.
+    /// Records that the first try serves the request.
     pub(super) fn decide(&self) {
         self.is_decided.set(true);
     }
@@ -68,12 +68,12 @@ impl Race {
         self.is_decided.get()
     }
 
-    /// The second try has failed.
+    /// Records that the second try has failed.
     pub(super) fn fail(&self, error: ExchangeError) {
         self.failure.replace(Some(error));
     }
 
-    /// The second try has a response with this status, which is only used if the first try fails.
+    /// Records that the second try has a response with this status, which is only used if the first try fails.
     pub(super) fn keep_in_reserve(&self, status: u16) {
         self.is_reserve.set(true);
         self.fail(ExchangeError::Status(status));
@@ -89,7 +89,7 @@ impl Race {
 pub(super) struct SecondAnswer<'a> {
     pub head: FinalHead,
     pub active: Active<'a>,
-    /// The request's body, as far as this try has sent it.
+    /// The request's body, and how much of it this try has sent.
     pub upload: Upload,
     pub connection: SecondConnection<'a>,
 }
@@ -116,11 +116,11 @@ pub(super) type SecondFuture<'a> =
 /// A second try whose first one has failed.
 pub(super) enum Second<'a> {
     Running(SecondFuture<'a>),
-    /// It has a response that wasn't preferred to what the first try could bring.
+    /// The second try has a response, which wasn't preferred to one that the first try could still get.
     Answered(Box<SecondAnswer<'a>>),
 }
 
-/// What a second try needs.
+/// The inputs of a second try.
 pub(super) struct SecondTry<'a, F> {
     pub cx: &'a RequestContext<'a, F>,
     pub version: VersionIx,
@@ -129,17 +129,17 @@ pub(super) struct SecondTry<'a, F> {
     /// The request's hash, for `balance = "hash"`.
     pub key: Option<u64>,
     pub delay: Duration,
-    /// How long it may wait for the head of its response.
+    /// Time limit for the head of its response.
     pub first_byte: Duration,
     /// A copy of the request's body.
     pub upload: Upload,
     pub budget: ByteBudget,
-    /// For the edits of its head.
+    /// The facts for the edits of its head.
     pub facts: EditFacts<'a>,
     pub race: Rc<Race>,
 }
 
-/// What a second try holds before its request is sent.
+/// The permits of a second try before its request is sent.
 struct Permits<'a> {
     member: EndpointIx,
     endpoint: &'a Arc<Endpoint>,
@@ -184,7 +184,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         let _in_flight = InFlight::enter(shard);
         let active = Active::beside(endpoint, cx.watch, permits.slot);
         let edits = edit::of_facts(cx.rewritten.as_deref(), &self.facts);
-        // Deadlines of its own: the task's belong to the first try.
+        // The try has deadlines of its own, because the task's belong to the first try.
         let control = cx.worker.controls.register(cx.watch.listener);
         control.enter(TaskPhase::Request);
         let own = RequestContext {
@@ -193,7 +193,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             snapshot: cx.snapshot,
             started: cx.started,
             request: cx.request,
-            // Part of the edits.
+            // The rewritten target is part of the edits.
             rewritten: None,
             service: cx.service,
         };
@@ -208,7 +208,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         }))
     }
 
-    /// Takes what the try needs; `None` if anything is short.
+    /// Takes the permits that the try needs; `None` if anything is short.
     fn permits(&self) -> Option<Permits<'a>> {
         let (cx, version) = (self.cx, self.version());
         let (worker, service) = (cx.worker, cx.service);
@@ -289,7 +289,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         let kept = Kept::new(opened, slot);
         match self.over_h1(own, endpoint, kept, edits).await {
             Ok(asked) => asked,
-            // Only a reused connection is stale.
+            // Only a reused connection can be stale.
             Err(ClosedConnection(_)) => Err(ExchangeError::Upstream(WireError::Cut)),
         }
     }
@@ -346,7 +346,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
                 idle: timeouts.idle,
                 connections: limits.connections,
                 pending: limits.pending,
-                // It doesn't compete with requests that wait.
+                // The try doesn't compete with requests that wait.
                 wait: Duration::ZERO,
             },
         );

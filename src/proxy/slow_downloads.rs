@@ -215,7 +215,7 @@ impl Drop for Download<'_> {
         if let Some((key, _)) = self.registered {
             let entry = self.downloads.entries.borrow_mut().remove(key);
             entry.version.blocked.fetch_sub(1, Ordering::Relaxed);
-            // The next tick publishes the rate of whatever remains.
+            // The next tick publishes the rate of the remaining downloads.
             entry.version.slowest.publish(self.downloads.worker, None);
         }
     }

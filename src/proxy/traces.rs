@@ -16,10 +16,10 @@ use crate::telemetry::trace::request::RequestTrace;
 use crate::telemetry::trace::sink::SpanBuffer;
 use crate::telemetry::trace::span::{SpanFacts, spans};
 
-/// Where a request came from, as far as its record doesn't say.
+/// The origin of a request, as far as its record doesn't contain it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TraceOrigin {
-    /// When the head had been read.
+    /// The time at which the head had been read.
     pub started: Instant,
     /// Whether the connection is encrypted.
     pub is_tls: bool,

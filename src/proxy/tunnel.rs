@@ -33,8 +33,8 @@ mod task;
 /// Longest silence of a tunnel after one side has ended.
 const HALF_OPEN: Duration = Duration::from_secs(30);
 
-/// Relays the 101 to the client, as a 200 over HTTP/2, then runs the tunnel. How it ends is no failure, since the protocol
-/// inside isn't known.
+/// Relays the 101 to the client, as a 200 over HTTP/2, then runs the tunnel. The end of a tunnel is never a failure, since the
+/// protocol inside isn't known.
 ///
 /// # Errors
 /// [`ExchangeError::ClientGone`] if the 101 can't be sent.
@@ -100,16 +100,16 @@ async fn in_place(
 /// Bytes that a tunnel has moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Moved {
-    /// From the client.
+    /// Bytes from the client to the endpoint.
     up: u64,
-    /// To the client.
+    /// Bytes from the endpoint to the client.
     down: u64,
 }
 
 /// The deadline of a tunnel of which one side has ended.
 #[derive(Debug, Default)]
 struct HalfOpen {
-    /// Bytes moved when it was last armed. Set once a side has ended.
+    /// Bytes moved when the deadline was last armed. Set once a side has ended.
     armed_at: Option<Moved>,
 }
 

@@ -75,7 +75,7 @@ pub enum PumpError {
     Sink(WireError),
 }
 
-/// What [`Source::poll_piece`] found.
+/// The result of [`Source::poll_piece`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPiece {
     /// This many bytes are available from [`Source::data`]. Never 0.
@@ -109,7 +109,7 @@ pub trait Source {
     }
     /// Called when the sink is blocked: shrinks the input buffer.
     fn stall(&mut self) {}
-    /// After [`Self::poll_piece`] was pending: whether it still would be, as far as that is known
+    /// Whether [`Self::poll_piece`], which was pending, still would be, as far as that is known
     /// without a system call. The waker that was registered then stays registered.
     fn has_nothing_to_read(&self) -> bool {
         false
@@ -141,11 +141,11 @@ pub trait Source {
     fn splice_source(&self) -> Option<(&TcpStream, u64)> {
         None
     }
-    /// `n` bytes were spliced from the socket.
+    /// Records that `n` bytes were spliced from the socket.
     fn spliced_from(&mut self, n: usize) {
         let _ = n;
     }
-    /// Splicing has turned out to be slow: go back to small reads.
+    /// Returns to small reads, because splicing has turned out to be slow.
     fn splice_is_slow(&mut self) {}
     /// A pipe to splice through. `None` if the process has no more pipes to offer.
     fn pipe(&self) -> Option<PooledPipe> {
@@ -169,7 +169,7 @@ pub trait Sink {
     fn wants_chunks(&self) -> bool {
         false
     }
-    /// From now on `data` includes its chunk framing; see [`Source::pass_chunk_framing`].
+    /// Announces that `data` includes its chunk framing from now on; see [`Source::pass_chunk_framing`].
     fn accept_chunk_framing(&mut self) {}
     /// The socket to splice to, and how many more bytes the framing allows (`u64::MAX` if there is
     /// no limit). `None` if splicing isn't possible.
@@ -182,7 +182,7 @@ pub trait Sink {
     }
     /// Returns empty output buffers, because nothing may be sent for a long time.
     fn release_output(&mut self) {}
-    /// `n` bytes were spliced to the socket.
+    /// Records that `n` bytes were spliced to the socket.
     fn spliced_to(&mut self, n: usize) {
         let _ = n;
     }
@@ -190,7 +190,7 @@ pub trait Sink {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 }
 
-/// The connection of a stream that shares one: there is none to take.
+/// The connection of a stream that shares one with others, and so can't be taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoConnection {}
 
@@ -234,9 +234,9 @@ impl Sink for NoConnection {
 /// How a client has gone away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
-    /// It can't receive the response any more.
+    /// The client can't receive the response any more.
     Left,
-    /// It has closed its write side. It has either left or waits for the response on a half-closed
+    /// The client has closed its write side. It has either left or waits for the response on a half-closed
     /// connection; TCP doesn't say which.
     HalfClosed,
 }
@@ -249,7 +249,7 @@ pub trait Downstream: Source + Sink {
     fn open_tunnel(&mut self);
     /// A connection that a tunnel has to itself; [`NoConnection`] for a stream of HTTP/2.
     type Connection: Source + Sink + 'static;
-    /// Takes that connection for another task, if there is one. What is left can only be dropped.
+    /// Takes that connection for another task, if there is one. The remaining value can only be dropped.
     fn detach(&mut self) -> Option<Self::Connection>;
     /// Queues the head of the final response.
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
@@ -284,7 +284,7 @@ pub(crate) trait Upstream: Source + Sink {
     fn open_tunnel(&mut self);
     /// A connection that a tunnel has to itself; [`NoConnection`] for a stream of HTTP/2.
     type Connection: Source + Sink + 'static;
-    /// Takes that connection for another task, if there is one. What is left can only be dropped.
+    /// Takes that connection for another task, if there is one. The remaining value can only be dropped.
     fn detach(&mut self) -> Option<Self::Connection>;
     /// The protocol that a 101 names.
     fn switched_to(&self) -> Option<&[u8]>;

@@ -30,7 +30,7 @@ struct ReplayBuffer {
     max_kept: usize,
     /// How many of `bytes` the current try has sent.
     sent: usize,
-    /// `bytes` is everything that was taken from the client.
+    /// Whether `bytes` is everything that was taken from the client.
     complete: bool,
     /// Bytes taken from the client.
     seen: u64,

@@ -26,7 +26,7 @@ const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
 /// How the second phase ended.
 #[derive(Debug)]
 pub(crate) enum Answered {
-    /// The client has the complete response. For gRPC: the status of the call.
+    /// The client has the complete response. Contains the status of a gRPC call.
     Whole(Option<u8>),
     /// The upstream has completed the response, and the client is slow to read it. The rest is in
     /// memory, so the upstream connection isn't needed any more. Boxed because it is rare: inline,

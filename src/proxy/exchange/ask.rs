@@ -21,14 +21,14 @@ use crate::reason::Reason;
 const MAX_INFORMATIONAL: usize = 32;
 /// Bytes of fields accepted in all informational responses of an exchange.
 const MAX_INFORMATIONAL_BYTES: usize = 64 * 1024;
-/// How long a client may pause in its body once the upstream has switched protocols and only the
+/// Longest pause of a client in its body once the upstream has switched protocols and only the
 /// end of the body is missing.
 const BODY_BEFORE_TUNNEL: Duration = Duration::from_secs(1);
 
 /// A final response whose head has arrived, or a 101.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FinalHead {
-    /// 101, or 200 and above.
+    /// Status of the response: 101, or 200 and above.
     pub status: u16,
     /// Whether the request body has been sent completely.
     pub uploaded: bool,
@@ -70,7 +70,7 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     })
 }
 
-/// Which timeout the deadline of the wait for the response stands for.
+/// The timeout that the deadline of the wait for the response stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deadline {
     FirstByte,
@@ -82,16 +82,16 @@ struct Asking<'a, 'c, F> {
     cx: &'a RequestContext<'c, F>,
     first_byte: Duration,
     uploaded: bool,
-    /// The upstream stopped reading the body. A response that says why may still arrive.
+    /// Whether the upstream stopped reading the body. A response that says why may still arrive.
     upload_refused: bool,
     /// Set once nothing but the response is awaited.
     deadline: Option<Deadline>,
     pace: Option<UploadPace>,
     /// Number of informational responses, and bytes of their fields.
     informational: (usize, usize),
-    /// A 101 has arrived before the body was sent completely.
+    /// Whether a 101 has arrived before the body was sent completely.
     switching: bool,
-    /// An informational response may be buffered in `down`.
+    /// Whether an informational response may be buffered in `down`.
     unflushed: bool,
 }
 

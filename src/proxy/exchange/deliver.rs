@@ -22,7 +22,7 @@ use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Source, WireError};
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(super) status: u16,
-    /// For gRPC: the status in the head, if any.
+    /// For gRPC: the status of the call in the head, if it has one.
     pub(super) grpc_status: Option<Option<u8>>,
     pub(super) flow: Flow,
     pub(super) client: ClientState,
@@ -35,7 +35,7 @@ pub(crate) struct Arrived {
 pub(crate) enum Remainder {
     /// The first `left` bytes in the input buffer of an HTTP/1 connection.
     H1 { mem: Box<Memory>, left: usize },
-    /// The same, copied from a buffer that would have been much larger.
+    /// The same bytes, copied out of a buffer that would have been much larger.
     Small { bytes: Box<[u8]>, sent: usize },
     /// A stream that the upstream has ended, with data in its receive queue. It doesn't count
     /// towards the concurrent streams of the connection.

@@ -1,4 +1,4 @@
-//! Delegation: whatever wraps an [`H1`] is a [`Source`] and a [`Sink`] like it.
+//! Implements [`Source`] and [`Sink`] for every wrapper of an [`H1`], by delegation.
 
 use std::task::{Context, Poll};
 
@@ -9,7 +9,7 @@ use super::H1;
 use crate::net::buffer::PooledPipe;
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
-/// A wrapper of an HTTP/1 connection, with what only one side needs.
+/// A wrapper of an HTTP/1 connection, with the state that only one side needs.
 pub trait OverH1 {
     /// The wrapped connection.
     fn h1(&self) -> &H1;

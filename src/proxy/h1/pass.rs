@@ -12,10 +12,10 @@ use crate::net::stream::{read_now, send_now};
 use crate::proxy::wire::{PumpError, Source};
 
 impl H1 {
-    /// See [`Source::pass`].
+    /// Forwards a small message; see [`Source::pass`].
     #[inline]
     pub(super) fn pass_to(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
-        // With TLS the number of decrypted bytes isn't known in advance, so that goes the long way.
+        // With TLS the number of decrypted bytes isn't known in advance, so they take the copying path.
         let Stream::Tcp(from) = &self.stream else {
             return Ok((!self.has_nothing_to_read()).then_some(0));
         };
@@ -35,7 +35,7 @@ impl H1 {
             Poll::Ready(Err(e)) => return Err(PumpError::Source(e.into())),
             Poll::Ready(Ok(0)) => self.eof = true,
             Poll::Ready(Ok(n)) if n == room.len() => {
-                // More is probably waiting. Left to the copying path, which uses larger buffers.
+                // More bytes are probably waiting. They are left to the copying path, which uses larger buffers.
                 self.ceiling = HUGE;
                 input.filled(n);
             }

@@ -1,4 +1,4 @@
-//! Edits of one head, rendered: what an encoder drops and adds beside what it writes by itself.
+//! Edits of one head, rendered: the fields that an encoder drops and adds beside those that it writes by itself.
 
 use http::HeaderName;
 
@@ -12,7 +12,7 @@ static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pre
 /// Edits of the fields of one head, with their values.
 #[derive(Debug, Default)]
 pub struct RenderedFields<'a> {
-    /// What is dropped.
+    /// The fields that are dropped.
     compiled: Option<&'a CompiledFields>,
     /// Whether `x-forwarded-prefix` is dropped as well, because the proxy adds its own.
     has_prefix: bool,
@@ -81,7 +81,7 @@ impl<'a> RenderedFields<'a> {
     }
 }
 
-/// What is changed of a request on its way to an endpoint.
+/// The changes of a request on its way to an endpoint.
 #[derive(Debug, Default)]
 pub struct RequestEdits<'a> {
     /// The path and query to send instead of the request's.

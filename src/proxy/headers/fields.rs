@@ -10,7 +10,7 @@ use crate::http1::head::{Field, Span};
 pub trait Fields {
     /// Calls `see` with class, name and value of every end-to-end field.
     fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
-    /// The same, and whether the sender asked that the value never enters a compression table (RFC 7541 §6.2.3).
+    /// Like [`Self::each`], and tells whether the sender asked that the value never enters a compression table (RFC 7541 §6.2.3).
     fn each_marked(&self, mut see: impl FnMut(FieldId, &[u8], &[u8], bool)) {
         self.each(|id, name, value| see(id, name, value, false));
     }

@@ -14,9 +14,9 @@ pub(super) struct ComparedAnswer {
 /// A body, as far as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ComparedBody {
-    /// It isn't compared, or isn't JSON by its content type.
+    /// The body isn't compared, or isn't JSON by its content type.
     NotJson,
-    /// What has arrived of a JSON text.
+    /// The part of a JSON text that has arrived.
     Json(Vec<u8>),
     /// A JSON text that can't be compared: too large, compressed, or incomplete.
     Unusable,
@@ -50,7 +50,7 @@ impl ComparedAnswer {
         matches!(self.body, ComparedBody::Json(_))
     }
 
-    /// Its body won't be compared, because it is too large.
+    /// Gives up the body, because it is too large to be compared.
     pub(super) fn give_up_body(&mut self) {
         if self.takes_body() {
             self.body = ComparedBody::Unusable;

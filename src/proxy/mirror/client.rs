@@ -1,7 +1,7 @@
 //! Sends copies on connections of their own, over HTTP/1.1 or HTTP/2.
 //!
 //! These connections count neither under the version's limits nor in its metrics. They use a general-purpose client, because
-//! their speed doesn't matter; what a target may do to them is bounded by the time limit of a copy.
+//! their speed doesn't matter. The time limit of a copy bounds the effect of a slow target.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -23,11 +23,11 @@ use crate::config::mirror::MirrorSpec;
 use crate::config::spec;
 use crate::upstream::{Endpoint, TransportId, connect};
 
-/// How long a connection is kept for the next copy.
+/// Time for which a connection is kept for the next copy.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 /// Most connections that are kept.
 const MAX_KEPT: usize = 256;
-/// How many bytes beyond the cap are read of a response. A larger one is given up, and its connection closed.
+/// Number of bytes beyond the cap that are read of a response. A larger response is given up, and its connection closed.
 const DRAINED_BYTES: usize = 1 << 20;
 
 /// The head and body of a copy.
@@ -70,7 +70,7 @@ enum CopySender {
 type CopyError = Box<dyn Error + Send + Sync>;
 
 impl MirrorClient {
-    /// Sends a copy and reads what is compared of its response.
+    /// Sends a copy and reads the parts of its response that are compared.
     ///
     /// # Errors
     /// There is no complete response.
@@ -111,7 +111,7 @@ impl MirrorClient {
         Ok(answer)
     }
 
-    /// A kept connection to this endpoint that is still open. One over HTTP/2 stays for others.
+    /// Takes a connection to this endpoint that is still open. A connection over HTTP/2 stays for other copies.
     fn take(&self, endpoint: &Arc<Endpoint>) -> Option<CopyConnection> {
         let mut all = self.0.borrow_mut();
         let transport = endpoint.version.transport.id();

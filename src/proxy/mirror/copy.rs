@@ -1,8 +1,8 @@
 //! The thread that sends copies.
 //!
 //! One thread of the process sends all of them, with a lower priority than the workers: parsing and comparing bodies must not
-//! delay users. It is started by the first copy, so a proxy without mirrors doesn't have it. The permits of the copies bound
-//! what waits for it.
+//! delay users. It is started by the first copy, so a proxy without mirrors doesn't have it. The permits of the copies bound the
+//! number that waits for it.
 
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -21,9 +21,9 @@ use crate::telemetry::mirror::{MirrorDifference, MirrorPermit};
 use crate::telemetry::record::MirrorOutcome;
 use crate::upstream::PoolView;
 
-/// How much lower the priority of the thread is than that of workers.
+/// Amount by which the thread's niceness is above that of workers.
 const NICENESS: i32 = 10;
-/// How often idle connections are looked through.
+/// Interval at which idle connections are checked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// A copy that is ready to be sent.
@@ -32,7 +32,7 @@ pub(super) struct MirrorCopy {
     pub target: Arc<MirrorTarget>,
     pub permit: MirrorPermit,
     pub request: CopiedRequest,
-    /// What the user got; `None` if that can't be compared.
+    /// The response to the user; `None` if it can't be compared.
     pub live: Option<ComparedAnswer>,
     pub id: String,
     /// The path, without the query.
@@ -41,7 +41,7 @@ pub(super) struct MirrorCopy {
     pub version: String,
 }
 
-/// Where copies are handed over; `None` if the thread can't be started.
+/// The queue of the thread; `None` if the thread can't be started.
 static COPIES: LazyLock<Option<UnboundedSender<MirrorCopy>>> = LazyLock::new(|| {
     start()
         .inspect_err(|error| tracing::warn!(%error, "no copies of requests can be sent"))
@@ -95,7 +95,7 @@ async fn serve(mut copies: UnboundedReceiver<MirrorCopy>) {
     }
 }
 
-/// Sends a copy and records what became of it.
+/// Sends a copy and records its outcome.
 async fn send(mut copy: MirrorCopy, client: Rc<MirrorClient>) {
     let MirrorTarget { spec, pool, .. } = &*copy.target;
     let picked = pool.pick(
@@ -142,7 +142,7 @@ async fn send(mut copy: MirrorCopy, client: Rc<MirrorClient>) {
     }
 }
 
-/// The outcome of a copy that was answered. `None`: nothing was compared.
+/// The outcome of a copy that was answered, by the comparison if there was one.
 fn outcome(comparison: Option<&Comparison>) -> MirrorOutcome {
     match comparison {
         Some(found) if !found.findings.is_empty() => MirrorOutcome::Different,

@@ -1,4 +1,4 @@
-//! Compares two responses. Pure: it says in what they differ, and keeps no value that might be a secret.
+//! Compares two responses. Pure: it lists the differences, and keeps no value that might be a secret.
 
 use serde_json::Value;
 
@@ -15,9 +15,9 @@ const MAX_PATH: usize = 200;
 /// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    /// In what the responses differ. Each kind occurs once.
+    /// The differences between the responses. Each kind occurs once.
     pub findings: Vec<MirrorFinding>,
-    /// A part could not be compared.
+    /// Whether a part could not be compared.
     pub is_partial: bool,
     /// Both JSON bodies, if they differ and are kept.
     pub bodies: Option<(String, String)>,
@@ -39,7 +39,7 @@ pub(super) fn compare(
                     found.field(name, live.as_deref(), copy.as_deref());
                 }
             }
-            // The body of an error says nothing about that of a success.
+            // The body of an error can't be compared with that of a success.
             MirrorDiff::Json if live.status != copy.status => {
                 found.is_partial |= !spec.diff.contains(&MirrorDiff::Status);
             }
@@ -141,7 +141,7 @@ impl Walk<'_> {
                     let (live, copy) = (left.len().to_string(), right.len().to_string());
                     self.found.add(kind, live, copy);
                 }
-                // Without the index, so that the kinds are few whatever the length.
+                // The path omits the index, so that the number of kinds doesn't grow with the length.
                 path.push_str("[]");
                 for (left, right) in left.iter().zip(right) {
                     self.values(path, name, left, right);
@@ -173,7 +173,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether two scalars are the same; `1` and `1.0` are.
+/// Whether two scalars are equal. `1` and `1.0` are.
 fn is_same(live: &Value, copy: &Value) -> bool {
     let as_numbers = || live.as_f64().is_some() && live.as_f64() == copy.as_f64();
     let both_whole = (live.is_i64() || live.is_u64()) && (copy.is_i64() || copy.is_u64());

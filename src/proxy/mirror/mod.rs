@@ -1,9 +1,9 @@
 //! Mirroring: a share of a service's requests is sent to another version as well, and the responses are compared.
 //!
-//! A request that is copied is served as any other, on a connection that keeps what its copy needs ([`tee`]). When the user has
-//! been served, the copy goes to a thread of its own ([`copy`]), which sends it ([`client`]) and compares the responses
-//! ([`diff`]). So a copy can't delay or fail a request, whatever its target does. It is charged to nothing: not to the limits,
-//! metrics or outlier detection of the version that gets it, nor to a rollout.
+//! A request that is copied is served as any other, on a connection that keeps the parts its copy needs ([`tee`]). When the user
+//! has been served, the copy goes to a thread of its own ([`copy`]), which sends it ([`client`]) and compares the responses
+//! ([`diff`]). So a copy can't delay or fail a request, whatever its target does. It doesn't count under the limits of the version
+//! that gets it, nor for that version's metrics, outlier detection or rollout.
 //!
 //! The response that is compared is the one that the endpoint sent, before the proxy edits it.
 
@@ -134,7 +134,7 @@ impl<'a> MirrorDraft<'a> {
     }
 }
 
-/// Whether all of a body that didn't end visibly has arrived: one of known length needs no end.
+/// Whether all of a body has arrived whose end was not seen: one of known length needs no end.
 fn is_complete(framing: Framing, body: &[u8]) -> bool {
     matches!(framing, Framing::Length(n) if n == body.len() as u64)
 }
@@ -162,7 +162,7 @@ fn copied<F: Fields>(
     let drops = |name: &[u8]| edited.is_some_and(|edits| edits.drops(name));
     let is_left_out = |name: &[u8]| {
         let is_named = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        // The whole body is there: nothing has to be asked for before it is sent.
+        // The whole body is there: the copy needs no permission to send it.
         is_named("expect") || (!credentials && CREDENTIALS.into_iter().any(is_named))
     };
     let mut fields = HeaderMap::new();

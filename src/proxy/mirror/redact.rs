@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What is shown instead of a secret.
+/// The text that is shown instead of a secret.
 const REDACTED: &str = "[redacted]";
 
 /// Most bytes of a body that are kept.
@@ -35,7 +35,7 @@ pub(super) fn is_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| plain.contains(word))
 }
 
-/// A value of the field or key `name`, as it may be kept.
+/// A value of the field or key `name`, in the form in which it may be kept.
 pub(super) fn value(name: &str, value: &str) -> String {
     match is_secret(name) {
         true => REDACTED.to_owned(),
@@ -43,7 +43,7 @@ pub(super) fn value(name: &str, value: &str) -> String {
     }
 }
 
-/// A JSON document, as it may be kept.
+/// A JSON document, in the form in which it may be kept.
 pub(super) fn document(mut document: Value) -> String {
     redact(&mut document);
     cut(&document.to_string(), MAX_BODY)

@@ -1,8 +1,8 @@
-//! A client's connection that also keeps what a copy of its request needs: the request's body, and the parts of the response
-//! that are compared.
+//! A client's connection that also keeps the parts that a copy of its request needs: the request's body, and those parts of the
+//! response that are compared.
 //!
-//! It wraps the connection for the length of one request that is copied; no other request passes through it. Bytes that are
-//! kept have to be seen, so a body that is kept is copied and not spliced. All others move as without it.
+//! It wraps the connection for the length of one request that is copied; no other request passes through it. A body that is kept
+//! has to be copied and can't be spliced. All others move as without this wrapper.
 
 use std::task::{Context, Poll, ready};
 
@@ -28,11 +28,11 @@ pub(crate) struct MirrorTee<'d, D> {
 /// The body of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RequestBody {
-    /// What has been forwarded of it.
+    /// The part of the body that has been forwarded.
     Arriving(Vec<u8>),
-    /// All of it.
+    /// The whole body.
     Whole(Vec<u8>),
-    /// It exceeds the cap.
+    /// The body exceeds the cap.
     TooLarge,
 }
 
@@ -51,7 +51,7 @@ impl<'d, D: Downstream> MirrorTee<'d, D> {
         }
     }
 
-    /// What was kept. The response is `None` if none was sent.
+    /// The parts that were kept. The response is `None` if none was sent.
     pub(super) fn finish(self) -> (RequestBody, Option<ComparedAnswer>) {
         (self.body, self.answer)
     }
@@ -140,7 +140,7 @@ impl<D: Downstream> Sink for MirrorTee<'_, D> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.down.poll_flush(cx)
     }
-    /// Chunk framing would be kept with the body.
+    /// `false`: chunk framing would be kept with the body.
     fn wants_chunks(&self) -> bool {
         !self.takes_answer() && self.down.wants_chunks()
     }
@@ -182,7 +182,7 @@ impl<D: Downstream> Downstream for MirrorTee<'_, D> {
         if let Framing::Length(n) = response.framing
             && n > self.spec.body_bytes as u64
         {
-            // Known before the first byte, so that the body can be spliced.
+            // Given up before the first byte, so that the body can be spliced.
             answer.give_up_body();
         }
         self.answer = Some(answer);

@@ -1,4 +1,4 @@
-//! Flags and goals of a request: the decision, and what is counted.
+//! Flags and goals of a request: the decision about them, and their counters.
 
 use super::{Recording, judging};
 use crate::index::FlagIx;

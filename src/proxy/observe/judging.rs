@@ -1,4 +1,4 @@
-//! What the guard of a rollout learns from a request.
+//! Reports a request to the guard of a rollout.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ impl<'a> Recording<'a> {
             && service.rolling_flag.is_none()
             && service.goals.is_empty();
         if is_ordinary {
-            // What the other way comes to for nearly every request, without its questions.
+            // The outcome of `end_judged_otherwise` for nearly every request, without its checks.
             running.time(self.age_after(attempt.took));
             running.shard.request(false);
             self.note_judged(service, attempt, false);
@@ -59,7 +59,7 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Counts the end of a judged try that may have failed, or that something else depends on.
+    /// Counts the end of a judged try that may have failed, or on which something else depends.
     #[cold]
     fn end_judged_otherwise(
         &self,

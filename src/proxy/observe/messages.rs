@@ -1,4 +1,4 @@
-//! What the log says about failures.
+//! Log messages about failures.
 
 use std::time::Instant;
 

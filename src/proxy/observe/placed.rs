@@ -1,4 +1,4 @@
-//! What a recording knows of the place that the request was given.
+//! The service and version of a recording, and the origin of its request.
 
 use super::Recording;
 use crate::index::VersionIx;
@@ -27,7 +27,7 @@ impl<'a> Recording<'a> {
             .or_else(|| self.record.last_try().map(|attempt| attempt.version))
     }
 
-    /// Where the request came from, for its trace.
+    /// The origin of the request, for its trace.
     pub(super) fn trace_origin(&self) -> TraceOrigin {
         TraceOrigin {
             started: self.started,

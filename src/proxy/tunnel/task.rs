@@ -16,7 +16,7 @@ use super::{HalfOpen, Moved, Tunnel};
 use crate::net::TaskControl;
 use crate::proxy::wire::{Sink, Source};
 
-/// What the task tells the request.
+/// The progress of a tunnel, which the task reports to the request.
 #[derive(Debug, Default)]
 struct Progress {
     moved: Cell<Moved>,
