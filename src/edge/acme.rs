@@ -1,7 +1,7 @@
 //! Answers to challenges of an ACME authority, which makes sure that a name leads to this proxy (RFC 8555 section 8).
 //!
-//! The control plane stores what is answered; listeners read it. An answer over HTTP consists of the token that was asked for and
-//! the thumbprint of the account's key, so that every proxy with the same account can give it, whichever of them ordered the
+//! The control plane stores the answers; listeners read them. An answer over HTTP consists of the token that was asked for and the
+//! thumbprint of the account's key, so that every proxy with the same account can give it, whichever of them ordered the
 //! certificate.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ const PATH: &[u8] = b"/.well-known/acme-challenge/";
 /// The protocol of challenges over TLS (RFC 8737 section 3).
 pub(crate) const ALPN: &[u8] = b"acme-tls/1";
 
-/// What challenges are answered with.
+/// The answers to challenges.
 #[derive(Default)]
 pub(crate) struct AcmeAnswers {
     /// Thumbprint of the account's key, once there is one.

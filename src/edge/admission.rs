@@ -27,9 +27,9 @@ pub(crate) struct Admission {
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
     proxy_header_ms: AtomicU64,
-    /// A client waits for a permit, or accepting fails for want of descriptors.
+    /// Whether a client waits for a permit, or accepting fails for want of descriptors.
     shedding_requested: AtomicBool,
-    /// How many connections the next request sheds. Doubles while requests keep coming, and starts over at 1 otherwise.
+    /// Number of connections that the next request sheds. Doubles while requests keep coming, and starts over at 1 otherwise.
     shed_next: AtomicUsize,
     /// The share of the descriptor limit that downstream connections may use.
     descriptor_share: usize,
@@ -117,8 +117,8 @@ impl Admission {
         self.shedding_requested.store(true, Ordering::Relaxed);
     }
 
-    /// How many connections the calling worker should shed now. It takes over the request of all workers, and reports the result
-    /// by [`Self::report_shed`].
+    /// The number of connections that the calling worker should shed now. It takes over the request of all workers, and reports the
+    /// result by [`Self::report_shed`].
     pub(crate) fn claim_shedding(&self) -> usize {
         let open = self.open.load(Ordering::Relaxed);
         let ceiling = self.ceiling.load(Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Admission {
         surplus.max(requested).min(BATCH)
     }
 
-    /// Reports how many connections were shed after [`Self::claim_shedding`].
+    /// Reports the number of connections that were shed after [`Self::claim_shedding`].
     pub(crate) fn report_shed(&self, shed: usize) {
         if shed == 0 {
             // The request is passed on: another worker may have a connection to shed. The client that waits repeats it as well,
@@ -184,7 +184,7 @@ impl ConnectionPermit {
         }
     }
 
-    /// Also holds what counts the connection for its client.
+    /// Also holds the guard that counts the connection for its client.
     pub(crate) fn with(self, client: Option<ClientConnection>) -> Self {
         // Not a struct update: the permit implements `Drop`.
         let mut permit = self;
@@ -199,8 +199,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// The share of the process's descriptors that downstream connections may use: half. The other half is for upstream connections,
-/// of which each client may need one, and for admin connections, logs, files and the pipes of large bodies.
+/// The share of the process's descriptors that downstream connections may use: half. The rest is for upstream connections, of
+/// which each client may need one, and for admin connections, logs, files and the pipes of large bodies.
 fn descriptor_share(descriptors: usize) -> usize {
     (descriptors / 2).max(1)
 }

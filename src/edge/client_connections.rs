@@ -17,7 +17,7 @@ const SLOTS: usize = 8;
 /// Bits of a word that hold the count, which is at most 1,000,000; the others identify the client.
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-/// How often a slot that other workers changed meanwhile is tried again. After that the connection isn't counted.
+/// Number of attempts at a slot that other workers keep changing. After these, the connection isn't counted.
 const ATTEMPTS: usize = 64;
 
 /// Open connections by client.
@@ -57,7 +57,7 @@ impl ClientConnections {
     /// Counts a connection from `address`, of which there may be `limit`. `Ok(None)`: there is no room to count it.
     ///
     /// # Errors
-    /// There are `limit` already.
+    /// The client has `limit` connections already.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: IpAddr,
@@ -69,7 +69,7 @@ impl ClientConnections {
         for _ in 0..ATTEMPTS {
             let words = self.buckets[bucket].iter().enumerate();
             let words = words.map(|(at, slot)| (at, slot.load(Ordering::Relaxed)));
-            // Its own slot, or else a free one.
+            // The client's own slot, or else a free one.
             let wanted = |(_, word): &(usize, u64)| match word & COUNT_MASK {
                 0 => 1,
                 _ if word & !COUNT_MASK == client => 0,

@@ -1,4 +1,4 @@
-//! What the protocols and the requests of one connection share.
+//! The state that the protocols and the requests of one connection share.
 
 use std::rc::Rc;
 use std::sync::Arc;

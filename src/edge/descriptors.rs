@@ -28,21 +28,21 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
 ///
 /// A table that is full grows to twice its size within the call that needs a descriptor, such as `accept(2)`. In a process with
 /// several threads the kernel waits there until no thread can be reading the old table (`synchronize_rcu` in `expand_fdtable`),
-/// which takes 6 to 16 ms. A worker would serve nobody in that time, at 64, 128, 256 descriptors and so on: just while clients
-/// arrive. A table never shrinks.
+/// which takes 6 to 16 ms, during which the worker serves no request. It would happen at 64, 128, 256 descriptors and so on, just
+/// while clients arrive. A table never shrinks.
 pub(crate) fn reserve_descriptors(limit: Option<usize>) {
     let highest = highest_reserved(limit);
-    // The smallest number that the duplicate may get is one for which the table has to be that large.
+    // The smallest number that the duplicate may get, for which the table has to be that large.
     let reserved = i32::try_from(highest)
         .map_err(io::Error::other)
         .and_then(|highest| Ok(fcntl_dupfd_cloexec(io::stderr(), highest)?));
     if let Err(error) = reserved {
-        // Only latencies depend on it.
+        // The table only affects latency, so a failure is not reported louder.
         tracing::debug!(highest, %error, "can't reserve file descriptors");
     }
 }
 
-/// The highest descriptor that there has to be room for if this many may be open.
+/// The highest descriptor for which the table needs room if this many may be open.
 fn highest_reserved(limit: Option<usize>) -> usize {
     limit
         .unwrap_or(RESERVED_MOST)

@@ -1,7 +1,7 @@
 //! A listener that a worker has closed while connections accepted on it are still open.
 //!
-//! Its connections are asked to close and those that exceed their service's drain times are cut. Which times apply depends on the
-//! endpoint that a connection currently uses; they are taken from the snapshot at the time the listener was closed.
+//! Its connections are asked to close, and those that exceed their service's drain times are cut. The times depend on the endpoint
+//! that a connection currently uses, and are taken from the snapshot at the time the listener was closed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ pub(super) struct DrainingListener {
 /// Grace periods for requests and streams in flight.
 #[derive(Debug)]
 struct DrainTimes {
-    /// By the slot of the endpoint that serves the request or stream.
+    /// Grace periods by the slot of the endpoint that serves the request or stream.
     by_endpoint: HashMap<usize, policy::DrainPolicy>,
     /// Applies while no endpoint is involved: the longest times of all services.
     longest: policy::DrainPolicy,
-    /// The shortest time of all services. Nothing is overdue before.
+    /// The shortest time of all services, before which nothing is overdue.
     shortest: Duration,
 }
 
@@ -69,7 +69,7 @@ impl DrainingListener {
         self.listener
     }
 
-    /// Time since it was closed.
+    /// Time since the listener was closed.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }

@@ -29,7 +29,7 @@ pub(crate) struct ListenerInfo {
     pub merge_slashes: bool,
     /// The value added to `Via` (RFC 9110 §7.6.3).
     pub via: Option<Via>,
-    /// Challenges of an ACME authority: for which hosts, and what is answered.
+    /// The hosts for which challenges of an ACME authority are answered, and the answers.
     pub challenges: Option<(Vec<String>, Arc<AcmeAnswers>)>,
     /// The listener's metrics, one shard per worker.
     pub metrics: Arc<[ListenerShard]>,

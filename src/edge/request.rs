@@ -77,6 +77,8 @@ pub(super) struct Parsed<'a> {
 }
 
 impl<'a> Parsed<'a> {
+    /// Derives the values of a head.
+    ///
     /// # Errors
     /// The path is malformed or ambiguous: [`path::normal`].
     pub(super) fn new(
@@ -137,7 +139,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// What is known of a head that [`Parsed::new`] rejects.
+/// The known parts of a head that [`Parsed::new`] rejects.
 pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch<'_>) -> RejectedHead<'a> {
     let bytes = scratch.bytes();
     RejectedHead {
@@ -171,7 +173,7 @@ pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) ->
 pub(super) struct RequestTarget<'a> {
     /// The path without dot segments (RFC 3986 §5.2.4), and the query as sent by the client.
     pub path_and_query: Cow<'a, [u8]>,
-    /// Length of the path in it, in bytes.
+    /// Length of the path in `path_and_query`, in bytes.
     pub path_len: usize,
     /// The path as sent by the client, apart from slashes that were merged.
     pub typed_path: Cow<'a, [u8]>,
@@ -181,7 +183,7 @@ impl<'a> RequestTarget<'a> {
     /// Normalises a path and query as sent by the client. `merge_slashes` merges repeated slashes before that.
     ///
     /// # Errors
-    /// Those of [`path::normal`].
+    /// The path is malformed or ambiguous; see [`path::normal`].
     pub(super) fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
         let (typed, query) = path_and_query.split_at(path::len(path_and_query));
         let typed_path = match merge_slashes {
@@ -191,7 +193,7 @@ impl<'a> RequestTarget<'a> {
         let normal = path::normal(&typed_path)?;
         let path_len = normal.len();
         let path_and_query = match normal {
-            // Unchanged: nothing was removed, and it isn't the `/` that stands for an empty path.
+            // The path is unchanged: nothing was removed, and it isn't the `/` that stands for an empty path.
             Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
             normal => {
                 let mut target = normal.into_owned();

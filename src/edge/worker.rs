@@ -32,17 +32,17 @@ use crate::telemetry::WorkerId;
 use crate::upstream::connect;
 use crate::upstream::outlier::Suspects;
 
-/// How long a closed listener is tracked at least. Its accept loop may still accept connections from the backlog in this time.
+/// Shortest time for which a closed listener is tracked, in which its accept loop may still accept connections from the backlog.
 const BACKLOG_GRACE: Duration = Duration::from_secs(1);
 
-/// How much longer than usual idle connections stay open after a handover. A client that is just sending a request then finds
+/// Time that is added to the grace period of idle connections after a handover. A client that is just sending a request then finds
 /// the connection open, and learns from the response that it will be closed.
 const HANDOVER_GRACE: Duration = Duration::from_secs(4);
 
-/// A connection is shed only if it has been in its phase for at least this long, in milliseconds.
+/// Shortest time that a connection has been in its phase when it is shed, in milliseconds.
 const SHED_MIN_AGE_MS: u64 = 1_000;
 
-/// How many idle upstream connections are closed per tick when descriptors run out.
+/// Number of idle upstream connections that are closed per tick when descriptors run out.
 const UPSTREAM_SHED: usize = 16;
 
 /// A command of the control thread.
@@ -174,18 +174,18 @@ struct WorkerThread {
     acceptors: HashMap<ListenerId, Rc<Acceptor>>,
     /// Closed listeners that may still have connections.
     draining: Vec<DrainingListener>,
-    /// Until then idle connections are not closed, although their end was announced.
+    /// Time until which idle connections are not closed although their end was announced.
     idle_grace_until: Option<Instant>,
-    /// Everything but streams is cut.
+    /// Whether everything but streams is cut.
     cutting: bool,
-    /// What has to end before the thread does: connections and accept loops.
+    /// The tasks that have to end before the thread does: connections and accept loops.
     tasks: Rc<Tasks>,
 }
 
 #[derive(Debug, Default)]
 struct Tasks {
     running: Cell<usize>,
-    /// An accept loop has panicked: connections to its socket would never be accepted.
+    /// Whether an accept loop has panicked, so that connections to its socket would never be accepted.
     accept_loop_panicked: Cell<bool>,
     ended: Notify,
 }
@@ -418,7 +418,7 @@ impl WorkerThread {
         let closed = std::mem::replace(&mut self.acceptors, acceptors);
         let now = Instant::now();
         for (id, acceptor) in &closed {
-            // Its connections are told at the next tick.
+            // Connections of the listener are told at the next tick.
             acceptor.close();
             let closed = DrainingListener::removed(*id, now, &self.proxy.snapshot());
             self.draining.push(closed);

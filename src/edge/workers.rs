@@ -111,7 +111,7 @@ impl Workers {
         }
     }
 
-    /// Makes all workers close their listeners, finish what is in flight and end.
+    /// Makes all workers close their listeners, finish the requests in flight and end.
     pub(crate) fn drain(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Drain);

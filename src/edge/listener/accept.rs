@@ -123,7 +123,7 @@ pub(crate) async fn run<F, S>(
     }
 }
 
-/// What turns an accepted socket into a connection that is served.
+/// Turns accepted sockets into connections that are served.
 struct AcceptLoop<S> {
     acceptor: Rc<Acceptor>,
     admission: Arc<Admission>,
@@ -141,7 +141,7 @@ where
         let mut failures = AcceptFailures::new();
         let mut in_a_row = 0;
         loop {
-            // Biased: after `close` no connection is accepted here, even if clients keep connecting.
+            // Biased: once the acceptor is closed no connection is accepted here, even if clients keep connecting.
             let accepted = tokio::select! {
                 biased;
                 () = acceptor.closed() => return,
@@ -152,8 +152,8 @@ where
                     failures.clear();
                     tracing::trace!(address = %acceptor.runtime().address, "connection accepted");
                     let runtime = acceptor.runtime();
-                    // One that is refused is closed before it takes a permit. Behind a proxy that announces its clients, the
-                    // client isn't known yet.
+                    // A connection that is refused is closed before it takes a permit. Behind a proxy that announces its clients,
+                    // the client isn't known yet.
                     let client = match runtime.spec.proxy_protocol {
                         true => Ok(None),
                         false => runtime.count_client(acceptor.worker, raw.peer()),
@@ -269,7 +269,7 @@ async fn below_ceiling(admission: &Admission) {
     }
 }
 
-/// Whether the error is that of the connection that was to be accepted (`accept(2)` passes them on), not of the socket.
+/// Whether an error is about the connection that was to be accepted (`accept(2)` passes them on), not about the socket.
 fn concerns_one_connection(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
@@ -295,7 +295,7 @@ impl AcceptFailures {
         }
     }
 
-    /// A connection was accepted.
+    /// Records that a connection was accepted.
     fn clear(&mut self) {
         if let Some(since) = self.since.take() {
             tracing::info!(

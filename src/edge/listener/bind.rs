@@ -159,7 +159,7 @@ fn unix(path: &Path, access: &SocketAccess, workers: usize) -> io::Result<BoundS
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::created(path)?;
-    // Nobody can connect before it listens, whatever mode the umask has given it.
+    // No client can connect before the socket listens, whatever mode the umask has given its file.
     socket_access::apply(access, path).map_err(io::Error::other)?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from(socket);

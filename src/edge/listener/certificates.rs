@@ -1,6 +1,6 @@
 //! Certificates of listeners: reads them for a plan, reloads them when their files change, and reports their state.
 //!
-//! A certificate in use is never replaced by files that are broken or worse (see [`tls`]). The rejected files are reported once
+//! A certificate in use is never replaced by files that are broken or worse (see [`tls`]). The rejected files are reported once,
 //! and the previous certificate stays in use.
 
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ impl Listeners {
         bound.any(|s| s.certificates.may_have_become_valid(now))
     }
 
-    /// Paths of all certificate, key, client CA and OCSP files, but those that the proxy writes itself.
+    /// Paths of all certificate, key, client CA and OCSP files, except those that the proxy writes itself.
     pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
@@ -117,7 +117,7 @@ impl BoundListener {
         let read = Certificates::read(&old.spec.certs, former, &provider(), now);
         let reading = match read {
             Ok(reading) => reading,
-            // Not reached: every certificate has a former one, so that its files are refused instead. Nothing changes.
+            // Not reached: every certificate has a previous one, so that its files are refused instead. Nothing changes.
             Err(faults) => return faults.iter().for_each(say),
         };
         reading.refused.iter().for_each(&mut say);
@@ -152,7 +152,7 @@ impl BoundListener {
 /// in use if its files are broken or worse now, so that a reload doesn't fail because a renewal is under way.
 ///
 /// # Errors
-/// What is wrong with certificates that are new in the configuration.
+/// The problems of certificates that are new in the configuration.
 pub(super) fn certificates(
     listener: &spec::ListenerSpec,
     former: Option<&BoundListener>,

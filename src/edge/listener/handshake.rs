@@ -1,7 +1,7 @@
-//! What a connection does before its first request: the header of the PROXY protocol, and the TLS handshake.
+//! The steps of a connection before its first request: the header of the PROXY protocol, and the TLS handshake.
 //!
-//! Both have a deadline of [`TaskControl`](crate::net::TaskControl), so that a connection can be shed and drained meanwhile. Each
-//! failure is the client's: it is counted and logged, and the connection is closed without an answer.
+//! Both have a deadline of [`TaskControl`](crate::net::TaskControl), so that a connection can be shed and drained meanwhile. A
+//! failure counts as the client's: it is counted and logged, and the connection is closed without an answer.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,10 +23,10 @@ use crate::net::{OwnedTaskControl, Stream};
 use crate::telemetry::WorkerId;
 use crate::telemetry::record::Reason;
 
-/// How much of a header is received at once. Most are shorter.
+/// Number of bytes of a header that are received at once. Most headers are shorter.
 const PIECE: usize = 512;
 
-/// What a connection needs to get ready.
+/// The settings by which a connection is prepared for requests.
 pub(super) struct Handshake {
     pub runtime: Arc<ListenerRuntime>,
     pub worker: WorkerId,
@@ -44,7 +44,7 @@ pub(super) struct Done {
 }
 
 impl Handshake {
-    /// Does what the listener asks for. `None` if it failed, which is counted and logged.
+    /// Performs the steps that the listener asks for. `None` if one failed, which is counted and logged.
     pub(super) async fn perform(&self, raw: RawStream, control: &OwnedTaskControl) -> Option<Done> {
         let (mut peer, mut client) = (raw.peer(), None);
         if self.runtime.spec.proxy_protocol {
@@ -173,7 +173,8 @@ impl Handshake {
 }
 
 impl Handshake {
-    /// Whether a handshake ended for a reason that isn't the client's: a challenge was answered, or there is no certificate yet.
+    /// Whether a handshake ended for a reason that the client didn't cause: a challenge was answered, or there is no certificate
+    /// yet.
     #[cold]
     fn is_explained(&self, error: &io::Error) -> bool {
         let end = error.get_ref().and_then(|e| e.downcast_ref());
@@ -194,8 +195,8 @@ impl Handshake {
     }
 }
 
-/// Receives exactly the header: what follows it is left to TLS or HTTP. `None` if the peer closed the connection without a byte,
-/// as a check of the port does.
+/// Receives exactly the header: the bytes after it are left to TLS or HTTP. `None` if the peer closed the connection without a
+/// byte, as a check of the port does.
 ///
 /// The bytes are looked at before they are taken, since the length of a header isn't known before its end.
 async fn receive_header(raw: &RawStream) -> io::Result<Option<ConnectionSource>> {
@@ -221,7 +222,7 @@ async fn receive_header(raw: &RawStream) -> io::Result<Option<ConnectionSource>>
     }
 }
 
-/// The result of `work`; `None` if the deadline of `control` is over before, or the connection is shut.
+/// The result of `work`; `None` if the deadline of `control` passes first, or the connection is shut.
 async fn within_deadline<T>(
     control: &OwnedTaskControl,
     work: impl Future<Output = T>,

@@ -37,12 +37,12 @@ use crate::telemetry::{Telemetry, WorkerId};
 pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
 
-/// How often connections that are refused for one reason are worth a warning.
+/// Shortest time between two warnings about connections that are refused for the same reason.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
-/// Reasons for such a warning: slots of [`LogLimit`].
+/// Number of reasons for such a warning: slots of [`LogLimit`].
 const REFUSALS: usize = 2;
 
-/// What a listener applies to new connections. Immutable; a change creates another one.
+/// The settings of a listener for new connections. Immutable; a change creates another one.
 #[derive(Debug)]
 pub(crate) struct ListenerRuntime {
     pub spec: spec::ListenerSpec,
@@ -69,7 +69,7 @@ impl ListenerRuntime {
         (answers, telemetry): (&Arc<AcmeAnswers>, &Telemetry),
     ) -> Arc<Self> {
         let limit = { spec.client_limits.as_ref() }.and_then(|limits| limits.connections);
-        // The counts of open connections stay right whatever happens to the limit.
+        // The counts of open connections are kept when the limit changes or is removed.
         let clients = former.and_then(|former| former.clients.clone());
         let clients = clients.or_else(|| limit.map(|_| Arc::default()));
         let refusals = former.map(|former| former.refusals.clone());
@@ -99,10 +99,10 @@ impl ListenerRuntime {
         })
     }
 
-    /// Counts a connection of this peer, where connections of clients are limited. Those of trusted proxies aren't.
+    /// Counts a connection of this peer, where connections of clients are limited. Connections of trusted proxies aren't counted.
     ///
     /// # Errors
-    /// The client has as many connections as it may have. That is counted and logged.
+    /// The client has as many connections as it may have. The refusal is counted and logged.
     fn count_client(
         &self,
         worker: WorkerId,
@@ -123,7 +123,7 @@ impl ListenerRuntime {
         })
     }
 
-    /// A number that stays the same as long as the sockets are open: [`crate::net::TaskControl::listener`].
+    /// The number that stays the same as long as the sockets are open: [`crate::net::TaskControl::listener`].
     pub(crate) fn id(&self) -> ListenerId {
         self.info.id
     }
@@ -201,7 +201,7 @@ impl BoundListener {
 }
 
 impl Listeners {
-    /// No listeners yet, for `workers` workers. `tickets` seals the tickets of TLS sessions.
+    /// Creates an empty set of listeners for `workers` workers. `tickets` seals the tickets of TLS sessions.
     pub(crate) fn new(workers: usize, tickets: TicketKeys) -> Self {
         Self {
             workers,
@@ -212,7 +212,7 @@ impl Listeners {
         }
     }
 
-    /// What challenges of an ACME authority are answered with.
+    /// The answers to challenges of an ACME authority.
     pub(crate) fn answers(&self) -> &Arc<AcmeAnswers> {
         &self.answers
     }
@@ -469,8 +469,8 @@ fn longest_pause(spec: &Spec) -> Duration {
 }
 
 impl BoundListener {
-    /// Turns TCP keepalive on for connections accepted from now on, and limits what the kernel queues for them. They inherit both
-    /// from the listening socket, which saves system calls on each of them.
+    /// Turns TCP keepalive on for connections accepted from now on, and limits the bytes that the kernel queues for them. They
+    /// inherit both from the listening socket, which saves system calls on each of them.
     fn set_options(&self, pause: Duration) {
         if let BoundAddress::Unix(_) = self.runtime.address {
             return;

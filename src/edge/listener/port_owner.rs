@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// The process that listens on `port`, as `nginx (pid 123)`. `None` if it can't be seen: it belongs to another user, or there is
+/// The process that listens on `port`, as `nginx (pid 123)`. `None` if it isn't visible: it belongs to another user, or there is
 /// no /proc.
 pub(super) fn of_port(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Group};
 
 use crate::config::spec::SocketAccess;
 
-/// Gives the file of a socket the group and mode that are configured. What isn't configured stays as it is.
+/// Gives the file of a socket the configured group and mode. If one of them isn't configured, it isn't changed.
 ///
 /// # Errors
 /// A message with the cause and what to do.
@@ -23,7 +23,7 @@ pub(crate) fn apply(access: &SocketAccess, path: &Path) -> Result<(), String> {
             _ => format!("can't give the socket to the group {group}: {error}"),
         })?;
     }
-    // Behind the group: a socket for a group must not be open to the former one meanwhile.
+    // The mode is set after the group: a socket for a group must not be open to the previous one meanwhile.
     if let Some(mode) = access.mode {
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|error| format!("can't set the mode of the socket: {error}"))?;
@@ -34,7 +34,7 @@ pub(crate) fn apply(access: &SocketAccess, path: &Path) -> Result<(), String> {
 /// The id of a group, given by its name or its number.
 ///
 /// # Errors
-/// A message: there is no such group.
+/// A message that says that there is no such group.
 pub(crate) fn resolve(group: &str) -> Result<Gid, String> {
     if let Ok(number) = group.parse() {
         return Ok(Gid::from_raw(number));

@@ -41,7 +41,7 @@ impl Files {
                 chain,
                 key,
                 client_ca,
-                // There mostly is none, and one that can't be read is as good as none.
+                // Most certificates have no OCSP response. A file that can't be read counts as missing.
                 ocsp: std::fs::read(ocsp_path(&cert.cert)).ok(),
             }),
             (chain, key, client_ca) => Err([chain.err(), key.err(), client_ca.err()]
@@ -62,17 +62,17 @@ impl Files {
 /// A certificate that handshakes can use.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    /// Its configuration.
+    /// The certificate in the configuration.
     pub spec: spec::Cert,
     /// Hash of the files that it was read from.
     pub fingerprint: u64,
     pub validity: Validity,
     /// Names in the certificate: DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub covers: Arc<[String]>,
-    /// Server names for which it is presented.
+    /// Server names (SNI) for which the certificate is presented.
     pub serves: Vec<String>,
     pub(super) key: Arc<CertifiedKey>,
-    /// The same with the OCSP response beside it.
+    /// The same certificate with the OCSP response beside it.
     pub(super) stapled: Option<(Arc<CertifiedKey>, OcspResponse)>,
     /// Why the file with that response can't be used.
     ocsp_error: Option<CertError>,
@@ -155,14 +155,15 @@ impl Certificate {
         })
     }
 
-    /// Why the OCSP response of `new`, which has the same certificate, must not replace the one of this. `None` if it may.
+    /// The reason why the OCSP response of `new`, which has the same certificate, must not replace the current one. `None` if it
+    /// may.
     pub(super) fn ocsp_rejection(&self, new: &Self, now: i64) -> Option<CertError> {
         let (_, response) = self.stapled.as_ref()?;
         let is_same = self.key.cert == new.key.cert && response.is_current(now);
         new.ocsp_error.clone().filter(|_| is_same)
     }
 
-    /// Names of its `sni` that it doesn't cover.
+    /// Names in `sni` that the certificate doesn't cover.
     pub(super) fn uncovered(&self) -> Vec<&str> {
         let covered = |name: &str| {
             let mut covers = self.covers.iter();
@@ -205,7 +206,7 @@ impl Certificate {
     }
 }
 
-/// The key with an OCSP response for clients that ask for one.
+/// The key with an OCSP response, for clients that ask for one.
 fn stapled(key: &CertifiedKey, response: &OcspResponse) -> Arc<CertifiedKey> {
     let mut key = key.clone();
     key.ocsp = Some(response.der.clone());

@@ -1,4 +1,4 @@
-//! Extracts from a client's certificate what may be matched and forwarded to applications: subject, names and fingerprint.
+//! Extracts the parts of a client's certificate that may be matched and forwarded to applications: subject, names and fingerprint.
 
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-/// Escapes what would not be printable, or would end the name in a list.
+/// Escapes characters that are not printable, or would end the name in a list.
 fn printable(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {

@@ -35,7 +35,7 @@ use certs::ClientAuthority;
 pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates};
 pub(crate) use tickets::{TicketKeys, TicketSecret};
 
-/// For listeners that refuse older versions.
+/// The versions for listeners that refuse TLS 1.2.
 const ONLY_TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Result of a handshake, as far as requests on the connection depend on it.
@@ -89,7 +89,7 @@ pub(crate) struct CertificateTable {
     names: Arc<Names>,
     entries: Arc<[NamedCertificate]>,
     policies: Vec<Policy>,
-    /// HTTP/1.1 is not offered: clients that don't negotiate a protocol get HTTP/2.
+    /// Whether HTTP/1.1 is not offered. Clients that don't negotiate a protocol get HTTP/2 then.
     only_h2: bool,
     #[cfg(test)]
     tickets: TicketKeys,
@@ -109,8 +109,8 @@ struct NamedCertificate {
     policy: usize,
 }
 
-/// Maps server names to indices of certificates, in the order of the configuration. A name may have several, such as an ECDSA and an
-/// RSA certificate.
+/// Maps server names to indices of certificates, in the order of the configuration. A name may have several, such as an ECDSA and
+/// an RSA certificate.
 #[derive(Debug, Default)]
 struct Names {
     exact: HashMap<String, Vec<usize>>,
@@ -276,8 +276,8 @@ impl CertificateTable {
     ///
     /// # Errors
     /// The ClientHello is malformed, there is no common protocol version or cipher suite, the client certificate is missing or
-    /// invalid, or the connection was lost. [`HandshakeEnd`] if it was a challenge of an ACME authority, which `answers` has answered,
-    /// or if there is no certificate for the name yet.
+    /// invalid, or the connection was lost. [`HandshakeEnd`] if it was a challenge of an ACME authority, which `answers` has
+    /// answered, or if there is no certificate for the name yet.
     pub(crate) async fn handshake<S>(
         self: Arc<Self>,
         stream: S,

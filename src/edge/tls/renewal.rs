@@ -15,7 +15,7 @@ use crate::config::spec;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Certificates {
     slots: Vec<CertificateSlot>,
-    /// Certificates that the proxy obtains itself, and doesn't have yet.
+    /// Certificates that the proxy obtains itself and doesn't have yet.
     missing: Vec<spec::Cert>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Reading {
     pub certificates: Certificates,
     /// Whether any of them is new.
     pub changed: bool,
-    /// Errors of files that are refused now and were not before. The former certificates stay in use.
+    /// Errors of files that are refused now and were not before. The previous certificates stay in use.
     pub refused: Vec<CertificateFault>,
     /// Warnings about certificates that are new.
     pub warnings: Vec<CertificateFault>,
@@ -43,7 +43,7 @@ impl Certificates {
     /// same configuration stays in use.
     ///
     /// # Errors
-    /// All errors of certificates that have no former one.
+    /// All errors of certificates that have no previous one.
     pub(crate) fn read(
         certs: &[spec::Cert],
         former: Option<&Self>,
@@ -76,7 +76,7 @@ impl Certificates {
                     reading.refused.extend(refused.map(fault));
                     reading.certificates.slots.push(slot);
                 }
-                // Whatever is wrong with its file, an order replaces it.
+                // An order replaces the file, whatever the error in it.
                 Err(_) if cert.acme => reading.certificates.missing.push(cert.clone()),
                 Err(wrong) => errors.extend(wrong.into_iter().map(fault)),
             }
@@ -130,8 +130,9 @@ impl Material for Certificate {
     }
 }
 
-/// Why `new` must not replace `current`; `None` if it may. A certificate that is expired or not valid yet doesn't replace a valid
-/// one, and one that lacks a name of `sni` doesn't replace one that covers all of them. An earlier expiry is no reason.
+/// The reason why `new` must not replace `current`; `None` if it may. A certificate that is expired or not valid yet doesn't
+/// replace a valid one, and one that lacks a name of `sni` doesn't replace one that covers all of them. An earlier expiry is no
+/// reason.
 fn rejection(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError> {
     let shown = new.spec.cert.display();
     let outdated = certificates::outdated(&new.spec.cert, new.validity, current.validity, now);

@@ -1,7 +1,7 @@
 //! Tickets for the resumption of TLS sessions (RFC 8446 section 2.2, RFC 5077).
 //!
 //! All workers and listeners share one [`TicketKeys`], which a successor gets in a takeover, so that clients resume their
-//! sessions with it. The keys are never written to disk. They change every six hours, and the former ones are kept for as long
+//! sessions with it. The keys are never written to disk. They change every six hours, and the previous ones are kept for as long
 //! again. Each policy derives keys of its own from them, so that a session that began under one policy can't be resumed under
 //! another.
 
@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 /// Seconds for which tickets are issued under one secret, as in rustls. With random nonces, 2^32 tickets would be safe (NIST SP
 /// 800-38D section 8.3).
 const LIFETIME_S: u64 = 6 * 60 * 60;
-/// Bytes of a ticket that name its secret.
+/// Number of bytes of a ticket that name its secret.
 const ID_LEN: usize = 8;
 
 /// A secret from which the keys of tickets are derived.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TicketSecret {
     bytes: [u8; 32],
-    /// When it was made, in seconds since the epoch.
+    /// Time at which the secret was made, in seconds since the epoch.
     made_at_s: u64,
 }
 
@@ -77,12 +77,12 @@ struct Keyring {
     previous: Option<TicketSecret>,
 }
 
-/// The secrets of the process. A clone refers to the same ones.
+/// The secrets of the process. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct TicketKeys(Arc<ArcSwap<Keyring>>);
 
 impl TicketKeys {
-    /// A new secret.
+    /// Creates a new secret.
     pub(crate) fn new(now_s: u64) -> Self {
         Self::from_offer(Vec::new(), now_s)
     }
@@ -98,7 +98,7 @@ impl TicketKeys {
         })))
     }
 
-    /// The secrets, the present one first.
+    /// The secrets, the current one first.
     pub(crate) fn secrets(&self) -> Vec<TicketSecret> {
         let keyring = self.0.load();
         let current = std::iter::once(keyring.current.clone());
