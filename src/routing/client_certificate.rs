@@ -1,4 +1,4 @@
-//! What is known of a client by its certificate.
+//! The properties of a client that its certificate proves.
 
 /// The verified certificate of a client, in the form in which it is matched and forwarded to endpoints. Extracted once, after
 /// the handshake. All texts but `common_name` are printable ASCII.

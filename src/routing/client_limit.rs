@@ -15,7 +15,7 @@ use crate::config::client_limit::{ClientKey, RequestRate};
 use gcra::Gcra;
 use table::ClientTable;
 
-/// The limit on the requests of each client, with what the clients have used of it. Shared by all workers.
+/// The limit on the requests of each client, and the use that clients have made of it. Shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ClientLimiter {
     by: ClientKey,
@@ -23,18 +23,18 @@ pub(crate) struct ClientLimiter {
     gcra: Gcra,
     table: ClientTable,
     secret: RandomState,
-    /// The time 0 of the table.
+    /// Time 0 of the table.
     epoch: Instant,
 }
 
-/// What a client is told apart by. A header can't pass for an address.
+/// The key that tells clients apart. A header can't pass for an address.
 #[derive(Hash)]
 enum Identity<'a> {
     Address(Subscriber),
     Header(&'a [u8]),
 }
 
-/// What counts as one client by its address.
+/// A client as identified by its address.
 #[derive(Hash)]
 pub(crate) enum Subscriber {
     /// An IPv4 address.
@@ -56,7 +56,7 @@ impl ClientLimiter {
         }
     }
 
-    /// Whether this is the limiter for such a limit, so that it can go on after a reload.
+    /// Whether this is the limiter for such a limit, so that it can continue after a reload.
     pub(crate) fn is_for(&self, by: &ClientKey, rate: &RequestRate) -> bool {
         self.by == *by && self.rate == *rate
     }

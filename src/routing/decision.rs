@@ -17,7 +17,7 @@ pub enum Decision {
     Forward(Choice),
     /// The proxy answers the request itself.
     Answer {
-        /// What the answer belongs to.
+        /// The part of the service that has the answer.
         by: AnsweredBy,
         /// How the version was chosen; `None` if none was.
         chosen: Option<Chosen>,
@@ -26,7 +26,7 @@ pub enum Decision {
     },
 }
 
-/// What an answer of the proxy belongs to.
+/// The part of a service that has an answer of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnsweredBy {
     /// The service.
@@ -77,14 +77,14 @@ pub trait DecisionInput {
 pub enum DecisionStep {
     /// The host is a preview host.
     Preview {
-        /// The version that it previews.
+        /// The version whose preview host it is.
         version: VersionIx,
     },
     /// A rule with a version matched.
     Rule {
         /// The rule.
         rule: RuleIx,
-        /// Its version.
+        /// The version that the rule names.
         version: VersionIx,
     },
     /// A rule matched that names no version. Session and shares decide.
@@ -94,7 +94,7 @@ pub enum DecisionStep {
     },
     /// The proxy answers the request itself.
     Answers {
-        /// What the answer belongs to.
+        /// The part of the service that has the answer.
         by: AnsweredBy,
     },
     /// No rule matched, or the service has none.
@@ -105,7 +105,7 @@ pub enum DecisionStep {
     SessionStays {
         /// The session.
         session: Session,
-        /// Its version.
+        /// The version that the session stays on.
         version: VersionIx,
     },
     /// The session may not stay on its version; the request is decided like one without a session.

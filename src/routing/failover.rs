@@ -1,17 +1,17 @@
-//! Which version takes over for a version without a usable endpoint, and the shares that result.
+//! Selects the version that takes over for one without a usable endpoint, and computes the shares that result.
 
 use super::Split;
 use crate::config::spec::Share;
 use crate::index::VersionIx;
 
-/// Why a version takes over for another one.
+/// The reason why a version takes over for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverRole {
-    /// It is the stable version.
+    /// The version is stable.
     Stable,
     /// Stable is down, and this canary has the largest share of the usable ones.
     LargestCanary,
-    /// It is the service's `fallback`, and no version with a share is usable.
+    /// The version is the service's `fallback`, and no version with a share is usable.
     Fallback,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn failover(
     Some((fallback, FailoverRole::Fallback))
 }
 
-/// The share of traffic that each version gets: its share in `split`, plus those of the versions that fail over to it. If
+/// The share of traffic that each version gets: its share in `split`, and those of the versions that fail over to it. If
 /// no version is usable the shares stay as they are. Their sum is always [`Share::WHOLE`].
 ///
 /// Sessions, rules and preview hosts are not considered.

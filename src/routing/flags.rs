@@ -28,9 +28,9 @@ pub struct Flag {
 /// Why a flag is on or off for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagReason {
-    /// One of its conditions matches: it is on.
+    /// A condition of the flag matches: it is on.
     Targeted,
-    /// Its share is 0 % or 100 %, so that all users are alike.
+    /// The share of the flag is 0 % or 100 %, so that all users are alike.
     Everyone,
     /// The user's point for this flag, which is below its share or not.
     User(CohortPoint),
@@ -41,9 +41,9 @@ pub enum FlagReason {
 /// The state of a flag for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagDecision {
-    /// Whether it is on.
+    /// Whether the flag is on.
     pub on: bool,
-    /// Why.
+    /// Why the flag is on or off.
     pub reason: FlagReason,
 }
 
@@ -63,7 +63,7 @@ impl Flag {
         }
     }
 
-    /// Decides whether the flag is on. `place` returns the user's cohort point; it is asked only if that matters.
+    /// Decides whether the flag is on. `place` returns the user's cohort point, and is called only if that matters.
     #[inline]
     pub fn decide(
         &self,

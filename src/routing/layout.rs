@@ -6,7 +6,7 @@
 //!
 //! The anchors depend only on the names in `split`, so that changing one share moves users between that canary and stable
 //! only. This is always true of one and two names. With more names it is true while every canary fits between its
-//! neighbours' anchors, together with the canary that grows towards it. What doesn't fit continues behind the neighbour,
+//! neighbours' anchors, together with the canary that grows towards it. A part that doesn't fit continues behind the neighbour,
 //! and moves when the neighbour grows. Adding a name that is last in the order moves no other canary's users as long as
 //! all fit; adding or removing any other name renumbers those after it, whose users then move.
 
@@ -32,7 +32,7 @@ pub(super) fn tiles(canaries: &[(VersionIx, Share)], stable: VersionIx) -> Box<[
         let rest = taken.claim(anchor.reach(&anchors), anchor.up, share.0, version);
         rests.push(rest);
     }
-    // What didn't fit continues in its direction and wraps around at the end of [0,1).
+    // Parts that didn't fit continue in their direction and wrap around at the end of [0,1).
     for ((&(version, _), anchor), mut rest) in canaries.iter().zip(&anchors).zip(rests) {
         let (below, above) = ((0, anchor.at), (anchor.at, Share::WHOLE));
         let order = if anchor.up {

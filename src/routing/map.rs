@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A map by byte strings with a fast hash. The keys come from the operator and not from clients, so that no protection
-/// against chosen collisions is needed; a client chooses only what is looked up.
+/// against chosen collisions is needed. Clients choose only the keys of lookups.
 pub(super) type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Xxh3>>;
 
 /// A hasher for a single byte slice.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{ClientCertificate, RequestView, ServiceRouting};
 use crate::index::RuleIx;
 
-/// A request with another path. Everything else is that of the request.
+/// A request with another path. Everything else is unchanged.
 struct WithPath<'a, R> {
     request: &'a R,
     path: &'a [u8],

@@ -2,7 +2,7 @@
 
 use crate::config::template::{Placeholder, Template};
 
-/// What a location may repeat of the request.
+/// The parts of the request that a location may repeat.
 #[derive(Clone, Copy, Debug)]
 pub struct RedirectSource<'a> {
     /// Whether the client uses TLS.
@@ -27,7 +27,7 @@ pub fn location(to: &Template, from: &RedirectSource<'_>) -> Option<String> {
             Placeholder::Path if from.path == b"*" => b"/",
             Placeholder::Path => from.path,
             Placeholder::Query => from.query,
-            // The configuration allows no others here.
+            // The configuration allows no other placeholders here.
             _ => b"",
         };
         out.extend_from_slice(value);

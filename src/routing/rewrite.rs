@@ -3,15 +3,15 @@
 use crate::config::actions::PathRewrite;
 use crate::http1::path;
 
-/// A rewritten path would be ambiguous, so that it could reach what other paths are kept from.
+/// The rewritten path would be ambiguous, so that it could reach paths that rules or routes guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous;
 
-/// The path that takes the place of `path`, which is normal; `None` if it stays as it is. `typed` is the path as received.
+/// The path that replaces `path`, which is normal; `None` if the path isn't changed. `typed` is the path as received.
 ///
 /// # Errors
-/// The new path has dot segments, begins with two slashes or none, or is read in another way than the old one: an endpoint that
-/// decodes `%2f`, or merges slashes, would see a path that no reading of the old one is rewritten to.
+/// The new path has dot segments, begins with two slashes or none, or has a reading that isn't a rewrite of any reading of the old
+/// path. Such a reading is the path as seen by an endpoint that decodes `%2f` or merges slashes.
 pub fn rewritten(
     rewrite: &PathRewrite,
     typed: &[u8],
@@ -45,7 +45,7 @@ pub fn rewritten(
     }
 }
 
-/// What follows a prefix of whole segments; `None` if the path doesn't begin with it.
+/// The path after a prefix of whole segments; `None` if the path doesn't begin with it.
 pub(crate) fn without_prefix<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
     let rest = path.strip_prefix(prefix)?;
     (rest.is_empty() || rest[0] == b'/').then_some(rest)

@@ -19,7 +19,7 @@ use crate::index::VersionIx;
 #[derive(Debug)]
 pub struct Split {
     stable: VersionIx,
-    /// By version, stable included.
+    /// Shares by version, stable included.
     shares: Box<[Share]>,
     /// The versions whose share is above 0, in the order of versions.
     lanes: Box<[Lane]>,
@@ -43,7 +43,7 @@ struct Lane {
 pub struct SplitState {
     /// [`Split::fingerprint`] of the split that `owed` belongs to; 0 for none.
     fingerprint: u64,
-    /// By lane: the requests that it should have got minus those that it got, in units of 1 / (WHOLE · (2k−2)).
+    /// By lane: the requests that it was due minus those that it got, in units of 1 / (WHOLE · (2k−2)).
     owed: Vec<i64>,
 }
 
@@ -169,7 +169,7 @@ impl Split {
     }
 }
 
-/// What [`Split::next_lane`] comes to with two lanes, most splits: the bound is a half. After the share of a request has been
+/// The result of [`Split::next_lane`] with two lanes, as in most splits: the bound is a half. After the share of a request has been
 /// added, the lanes are owed one request together, `2 · WHOLE` in their units. So one of them is owed at least `WHOLE`, and
 /// if both are, their deadlines are the same and the first is served. What the second is owed follows from the first.
 #[inline]
@@ -187,15 +187,15 @@ fn next_of_two(first: &Lane, second: &Lane, owed: &mut i64) -> VersionIx {
 /// Users of a cohort that move from one version to another when the split changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CohortMove {
-    /// The version that they leave: an index in the former split.
+    /// Index in the former split of the version that the users leave.
     pub from: VersionIx,
-    /// The version that they join: an index in the new split.
+    /// Index in the new split of the version that they join.
     pub to: VersionIx,
-    /// Their share of all users.
+    /// Share of all users that move.
     pub users: Share,
 }
 
-/// Which users of a cohort move when `after` replaces `before`, one entry for each pair of versions. `same` maps a version
+/// The users of a cohort that move when `after` replaces `before`, one entry for each pair of versions. `same` maps a version
 /// of `before` to its index in `after`; `None` if it was removed.
 pub fn moves(
     before: &Split,

@@ -36,20 +36,20 @@ const BODY: usize = 29;
 const WHOLE: usize = 45;
 /// Tolerated difference, in seconds, between the clocks of proxies that share a key.
 const SKEW_S: u64 = 60;
-/// How many cookies of a request are tried. A client that sends hundreds must not cause hundreds of HMACs.
+/// Number of cookies of a request that are tried. A client that sends hundreds must not cause hundreds of HMACs.
 const LOOKS: u32 = 4;
 const TIME_MAX: u64 = (1 << 48) - 1;
 
 /// The content of a session cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// [`version_id`] of the version that it is bound to.
+    /// [`version_id`] of the version that the session is bound to.
     pub version: u64,
-    /// [`endpoint_id`] of the endpoint that it is bound to, if any.
+    /// [`endpoint_id`] of the endpoint that the session is bound to, if any.
     pub endpoint: Option<u64>,
-    /// When it was bound to this version, in seconds since the epoch; below 2^48.
+    /// Time at which it was bound to this version, in seconds since the epoch; below 2^48.
     pub began_s: u64,
-    /// When its cookie was last sealed, likewise.
+    /// Time at which its cookie was last sealed, in seconds since the epoch; below 2^48.
     pub seen_s: u64,
 }
 
@@ -129,7 +129,7 @@ pub fn seal(key: &SealingKey, service: &str, session: &Session) -> String {
     encode(&sealed)
 }
 
-/// The session that a cookie's value says; `None` if it isn't sealed by `key` for `service`, or is outdated.
+/// The session in a cookie's value; `None` if the value isn't sealed by `key` for `service`, or is outdated.
 pub fn open(
     key: &SealingKey,
     service: &str,
@@ -186,13 +186,13 @@ pub fn needs_refresh(session: &Session, now_s: u64, sticky: &policy::Sticky) -> 
     now_s.saturating_sub(session.seen_s) >= (sticky.idle.as_secs() / 10).max(1)
 }
 
-/// How long a cookie that is sealed now remains valid: `idle`, or the rest of `max_life` if that is shorter.
+/// The validity of a cookie that is sealed now: `idle`, or the rest of `max_life` if that is shorter.
 pub fn lasts(session: &Session, now_s: u64, sticky: &policy::Sticky) -> Duration {
     let age = Duration::from_secs(now_s.saturating_sub(session.began_s));
     sticky.idle.min(sticky.max_life.saturating_sub(age))
 }
 
-/// The value of a `Set-Cookie` field (RFC 6265 section 4.1). `secure` adds the `Secure` attribute: the client uses TLS.
+/// The value of a `Set-Cookie` field (RFC 6265 section 4.1). `secure` adds the `Secure` attribute, for clients that use TLS.
 pub fn set_cookie(name: &str, value: &str, max_age: Duration, secure: bool) -> String {
     let max_age = max_age.as_secs();
     let secure = if secure { "; Secure" } else { "" };
@@ -202,9 +202,9 @@ pub fn set_cookie(name: &str, value: &str, max_age: Duration, secure: bool) -> S
 /// The past of a version, as far as its sessions depend on it. It is carried from snapshot to snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// [`version_id`].
+    /// [`version_id`] of the version.
     pub id: u64,
-    /// Since when its share has been 0, in seconds since the epoch; `None` while it has a share.
+    /// Time since which its share has been 0, in seconds since the epoch; `None` while it has a share.
     pub left_s: Option<u64>,
     /// Sessions that began at or before this time are void, because of an abort or a rollback.
     pub voided_s: Option<u64>,
@@ -241,12 +241,12 @@ impl Past {
 /// Whether a session stays on its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// It stays on this version.
+    /// The session stays on this version.
     Stay {
         /// Index of the version.
         version: VersionIx,
     },
-    /// It ends here. The request is decided like one without a session and starts a new one.
+    /// The session ends here. The request is decided like one without a session and starts a new one.
     Move,
 }
 

@@ -20,10 +20,10 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     exact: Map<Paths>,
-    /// By wildcard host without its star: keys begin with a dot.
+    /// Paths by wildcard host without its star: keys begin with a dot.
     suffixes: Map<Paths>,
     longest_suffix: usize,
-    /// For services without hosts.
+    /// Paths of services without hosts.
     any: Paths,
 }
 
@@ -31,9 +31,9 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     exact: Map<Found>,
-    /// Keys end at the end of a segment, without a slash, and aren't empty.
+    /// Targets by prefix. Keys end at the end of a segment, without a slash, and aren't empty.
     prefixes: Map<Found>,
-    /// For every path that no other pattern matches.
+    /// Target of every path that no other pattern matches.
     any: Option<Found>,
     longest_prefix: usize,
 }
@@ -45,7 +45,7 @@ impl RouteTable {
         Self::of(services, |_| true)
     }
 
-    /// The same for the services with these indices.
+    /// Compiles the routes of the services with these indices; see [`Self::new`].
     pub fn of(services: &[spec::ServiceSpec], has: impl Fn(ServiceIx) -> bool) -> Self {
         let mut table = Self::default();
         for (service, spec) in ServiceIx::enumerate(services).filter(|(index, _)| has(*index)) {

@@ -17,7 +17,7 @@ pub(super) const TICK_NANOS: u64 = 16;
 pub(super) struct Gcra {
     /// Time between two requests at the limit, at least 1.
     interval: u64,
-    /// How far the TAT may be in the future when a request is admitted.
+    /// Largest distance of the TAT in the future at which a request is admitted.
     tolerance: u64,
 }
 

@@ -17,7 +17,7 @@ use super::gcra::Gcra;
 /// Number of buckets: 1 MiB of slots.
 const BUCKETS: usize = 8192;
 const SLOTS: usize = 8;
-/// How often a slot that other workers changed meanwhile is tried again. After that the request is admitted uncounted.
+/// Number of attempts at a slot that other workers keep changing. After these, the request is admitted uncounted.
 const ATTEMPTS: usize = 16;
 /// Bits of a word that hold the TAT; the others hold the check.
 const TAT_BITS: u32 = 54;
@@ -29,7 +29,7 @@ pub(super) struct ClientTable {
     buckets: Box<[Bucket]>,
 }
 
-/// Two cache lines.
+/// Eight slots, in two cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Bucket([Slot; SLOTS]);

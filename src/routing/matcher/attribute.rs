@@ -1,4 +1,4 @@
-//! What the kinds of conditions have in common.
+//! The interface that all kinds of conditions implement.
 
 use super::super::RequestView;
 use crate::config::glob;

@@ -1,11 +1,11 @@
-//! Which condition of a rule becomes its lead: the one that costs a request the least.
+//! Estimates which condition of a rule should be its lead: the one with the least cost per request.
 
 use std::collections::HashMap;
 
 use super::kinds::{exact_value, lookup_cost};
 use crate::config::spec::{Condition, Pattern, RuleSpec, Subject};
 
-/// How often the rules of a service use each subject and each exact value.
+/// The number of uses of each subject and each exact value in the rules of a service.
 pub(super) struct ConditionCounts<'r> {
     subjects: HashMap<&'r Subject, usize>,
     exact: HashMap<(&'r Subject, Box<[u8]>), usize>,

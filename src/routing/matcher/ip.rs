@@ -22,7 +22,7 @@ impl Attribute for Ip {
         }
     }
 
-    /// A network of a single address.
+    /// A network that contains a single address has an exact value.
     fn exact_value(&self, pattern: &Pattern) -> Option<Box<[u8]>> {
         match pattern {
             Pattern::Net(net) if net.prefix_len() == net.max_prefix_len() => {

@@ -13,7 +13,7 @@ pub(super) struct LeadGroup {
     /// The first and the last rule of the group; rules of other groups may lie between them.
     pub(super) first: usize,
     pub(super) last: usize,
-    /// For each exact value the rules that it satisfies, in order.
+    /// For each exact value, the rules that it satisfies, in order.
     pub(super) by_value: Map<Vec<usize>>,
     /// The patterns that match more than one value, each with its rule, in the order of the rules.
     pub(super) by_pattern: Vec<(usize, Pattern)>,

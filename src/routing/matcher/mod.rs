@@ -34,7 +34,7 @@ use super::RequestView;
 use crate::config::spec::{self, Condition};
 use crate::index::RuleIx;
 
-/// How many candidates, rules whose lead holds, are tried by the index. When that many fail on another condition, the
+/// Most candidates, rules whose lead holds, that are tried by the index. When that many fail on another condition, the
 /// remaining rules are tried in order. A new search extracts the values again, so without this bound a request that
 /// satisfies many leads and no rule would cost their number times the number of its values.
 const INDEXED_TRIES: usize = 4;
@@ -44,7 +44,7 @@ const INDEXED_TRIES: usize = 4;
 pub struct Matcher {
     /// The alternatives of all rules, in order.
     rules: Box<[CompiledRule]>,
-    /// In the order of their first rules.
+    /// The groups of leads, in the order of their first rules.
     groups: Box<[LeadGroup]>,
     /// The alternatives without a lead, in order: they have only conditions that must not hold.
     leadless: Box<[usize]>,
@@ -53,7 +53,7 @@ pub struct Matcher {
 /// A rule, or one of its alternatives.
 #[derive(Debug)]
 struct CompiledRule {
-    /// The lead, then the other conditions by increasing cost of their lookup. Empty for a leadless one.
+    /// The lead, then the other conditions by increasing cost of their lookup. Empty for a leadless rule.
     when: Box<[Condition]>,
     /// Conditions of which none may hold.
     none: Box<[Condition]>,
