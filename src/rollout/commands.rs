@@ -1,4 +1,4 @@
-//! What operators can do with a rollout, and in which states.
+//! Commands of operators on a rollout, and the states in which they are allowed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ impl Machine {
     /// Carries out a command.
     ///
     /// # Errors
-    /// The state doesn't allow it; says what would.
+    /// The state doesn't allow the command. The error says which states would.
     pub fn command(
         &mut self,
         command: OperatorCommand,
@@ -104,7 +104,7 @@ impl Machine {
             // The evidence is beyond the threshold: with it, the rollout would pause again at once.
             self.state.failed_rule = None;
             self.state.epoch += 1;
-            // The outcome of a call that was made for the evidence before is not delivered.
+            // The outcome of a call that was made because of the evidence before is not delivered.
             (self.running, self.pause) = (None, Duration::ZERO);
             effects.push(Effect::ResetGuard);
         }

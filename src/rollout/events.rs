@@ -1,4 +1,4 @@
-//! What goes into a rollout's machine and what comes out of it.
+//! The inputs and outputs of a rollout's machine.
 
 use super::guard::FailVerdict;
 use crate::config::rollout::RolloutSpec;
@@ -37,7 +37,7 @@ words! {
     }
 }
 
-/// What the machine needs to know every second.
+/// The facts that the machine needs every second.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The plan.
@@ -52,11 +52,11 @@ pub struct Facts<'a> {
     pub stable_usable: bool,
     /// The failing verdict of the guard.
     pub verdict: Option<&'a FailVerdict>,
-    /// Why nothing can be said about the version now: stable fails too, a query has no answer.
+    /// Why the version can't be judged now: stable fails too, or a query has no answer.
     pub obstacle: Option<&'a str>,
     /// Whether the evidence is near a verdict.
     pub leaning: bool,
-    /// Whether the version has had the requests that passing a step needs, and how many it has had.
+    /// Whether the version has had the requests that passing a step needs.
     pub enough_requests: bool,
     /// Requests of the version in this step.
     pub requests: u64,
@@ -66,7 +66,7 @@ pub struct Facts<'a> {
     pub store_error: Option<&'a str>,
 }
 
-/// What the owner of the machine has to do.
+/// A task for the owner of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send the smoke requests, and report [`Outcome::Smoke`].
@@ -77,23 +77,23 @@ pub enum Effect {
     BeginStep,
     /// Discard the evidence of the guard.
     ResetGuard,
-    /// Write `stable = VERSION` into the file and take the version out of the split, or write the share of the flag as 100 %. Holds
-    /// who asked for it.
+    /// Write `stable = VERSION` into the file and take the version out of the split, or write the share of the flag as 100 %.
+    /// Contains the author of the command.
     Promote(String),
     /// Count a rollback or an abort.
     Ended(RollbackReason),
-    /// Journal, log and notify.
+    /// Add an entry to the journal, log it and notify.
     Note(String),
 }
 
 /// The result of something that the machine asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Of the smoke requests.
+    /// Result of the smoke requests.
     Smoke(Result<(), String>),
-    /// Of a hook.
+    /// Result of a hook.
     Hook(HookKind, Result<(), String>),
-    /// A query has missed its condition as often as it may.
+    /// A query has missed its condition as often as the plan allows.
     QueryFailed(String),
     /// `promote` could not write the file.
     PromoteFailed(String),

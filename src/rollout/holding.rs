@@ -1,4 +1,4 @@
-//! What keeps the clock of a step from running, and how it is told.
+//! Obstacles that stop the clock of a step, and the notes about them.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::events::{Effect, Facts};
 use super::machine::Machine;
 use super::state::RolloutPhase;
 
-/// A hold of this length is noted. Shorter ones, such as a single slow check, would fill the journal.
+/// Duration from which on a hold is noted. Shorter ones, such as a single slow check, would fill the journal.
 const NOTED_AFTER: Duration = Duration::from_secs(3);
 
 impl Machine {
-    /// Returns what keeps the clock from running, and the next step from beginning.
+    /// Returns the reason why the clock doesn't run and the next step doesn't begin; `None` if there is none.
     pub(super) fn obstacle(&self, facts: &Facts<'_>) -> Option<String> {
         if let Some(error) = facts.store_error {
             return Some(format!("the state can't be written: {error}"));
@@ -30,7 +30,7 @@ impl Machine {
             ));
         }
         if facts.in_force < share {
-            // The store is slow, or hangs. Users don't have the share yet, so that nothing is seen of the version.
+            // The store is slow, or hangs. Users don't have the share yet, so that nothing is learnt about the version.
             return Some(format!(
                 "{share} isn't in force yet: the state is being written"
             ));
@@ -38,7 +38,7 @@ impl Machine {
         facts.obstacle.map(str::to_owned)
     }
 
-    /// Notes that it has been held for some time, and that it continues after that. Called at the end of a tick.
+    /// Notes that the rollout has been held for some time, and later that it continues. Called at the end of a tick.
     pub(super) fn note_hold(&mut self, elapsed: Duration, effects: &mut Vec<Effect>) {
         if self.state.phase == RolloutPhase::Held {
             self.held_for += elapsed;

@@ -1,4 +1,4 @@
-//! The states of a rollout, and what leads from one to the next.
+//! The states of a rollout, and the transitions between them.
 //!
 //! ```text
 //! waiting ─ gate, hook, smoke ─► step ⇄ held ─ last step ─► done
@@ -20,13 +20,13 @@ use super::state::{Latch, RolloutPhase, RolloutState, SubjectName};
 use crate::config::rollout::{OnFail, OnSilence, RolloutSpec, RolloutStep, StepHold, UnknownPast};
 use crate::telemetry::record::RollbackReason;
 
-/// By how much a tick may come early, in milliseconds.
+/// Largest time by which a tick may come early, in milliseconds.
 const TICK_JITTER_MS: u64 = 100;
-/// Longest time that a tick adds to a step. After a stall of the control thread or a takeover that was called off, the guard has seen a
-/// single second, so the time in between was not observed.
+/// Longest time that a tick adds to a step. After a stall of the control thread or a takeover that was called off, the guard has
+/// seen a single second, so the time in between was not observed.
 const LONGEST_TICK: Duration = Duration::from_secs(5);
 
-/// What runs at the moment.
+/// A call whose outcome is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Smoke,
@@ -36,9 +36,9 @@ pub(super) enum Call {
 /// A rollout in progress.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Its state.
+    /// The state of the rollout.
     pub(super) state: RolloutState,
-    /// The call whose outcome is awaited. Not stored: after a restart it is made again.
+    /// The running call. Not stored: after a restart it is made again.
     pub(super) running: Option<Call>,
     /// The time until a failed call is made again.
     pub(super) pause: Duration,
@@ -47,15 +47,15 @@ pub struct Machine {
     pub(super) call_error: Option<String>,
     /// Whether the hook `before_step` of the next step has passed.
     pub(super) step_hook_passed: bool,
-    /// For how long it has been held without a break.
+    /// Time for which the rollout has been held without a break.
     pub(super) held_for: Duration,
-    /// Whether that was noted.
+    /// Whether that hold was noted.
     pub(super) hold_noted: bool,
 }
 
 impl Machine {
     /// Continues from a stored state under the plan with this fingerprint, or begins if the state belongs to another plan.
-    /// `known`: whether the state directory knows of earlier rollouts of the service at all.
+    /// `known`: whether the state directory has any journal of an earlier rollout of a service.
     pub fn new(
         stored: RolloutState,
         (plan, subject): (&str, SubjectName<'_>),
@@ -119,7 +119,7 @@ impl Machine {
         &self.state
     }
 
-    /// Takes the time since the last call.
+    /// Advances the rollout by the time since the last call.
     pub fn tick(&mut self, facts: &Facts<'_>, elapsed: Duration, now_s: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.pause = self.pause.saturating_sub(elapsed);
@@ -216,7 +216,7 @@ impl Machine {
         true
     }
 
-    /// Before the first step.
+    /// Before the first step: makes the calls that must succeed, and begins the first step.
     fn wait(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) {
         if !facts.gate_open {
             let why = format!("{} has not passed its health check", self.state.subject());
@@ -266,7 +266,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         if self.state.step == 0 {
-            // Held before the first step, by `max_share`.
+            // `max_share` holds the rollout before its first step.
             return self.wait(facts, now_s, effects);
         }
         let Some(step) = self.step_of(facts.plan) else {
@@ -282,7 +282,7 @@ impl Machine {
             return self.enter(RolloutPhase::AwaitingApproval, Some(why), now_s);
         };
         let limit = hold.as_millis() as u64 * if self.state.prolonged { 2 } else { 1 };
-        // A tick may come a little early: a step of five seconds ends with the fifth one.
+        // A tick may come a little early: a step of five seconds ends with the fifth tick.
         let limit = limit.saturating_sub(TICK_JITTER_MS);
         let may_end_early = facts.plan.guard.early && facts.proven && !self.is_last(facts.plan);
         if self.state.held_ms < limit && !may_end_early {
@@ -292,7 +292,7 @@ impl Machine {
         if self.state.held_ms < limit && !may_end_early {
             return;
         }
-        // An operator who approves a step takes it upon themselves that little is known.
+        // An operator who approves a step accepts that little is known.
         let approved = self.state.is_approved();
         if !approved && !facts.enough_requests && !self.may_pass_in_silence(facts, now_s) {
             return;
@@ -313,7 +313,7 @@ impl Machine {
         self.advance(facts, RolloutPhase::Held, now_s, effects);
     }
 
-    /// Whether a step passes although there were too few requests for a verdict. If not, it is prolonged or held.
+    /// Whether a step passes although there were too few requests for a verdict. Otherwise it is prolonged or held.
     fn may_pass_in_silence(&mut self, facts: &Facts<'_>, now_s: u64) -> bool {
         let guard = &facts.plan.guard;
         match guard.on_silence {

@@ -1,8 +1,8 @@
 //! Rollouts: a canary gets more traffic step by step, and is compared with stable all the time.
 //!
-//! [`guard`] is the statistics, [`machine`] the states of a rollout and what leads from one to the next, and [`plan`] the identity of
-//! a plan. They are pure: counts, time and randomness are arguments. [`store`] keeps states and evidence on disk. The control thread
-//! drives them once a second (`control::rollouts`).
+//! [`guard`] contains the statistics, [`machine`] the states of a rollout and the transitions between them, and [`plan`] the
+//! identity of a plan. They are pure: counts, time and randomness are arguments. [`store`] keeps states and evidence on disk. The
+//! control thread drives them once a second (`control::rollouts`).
 
 mod commands;
 pub mod events;

@@ -1,4 +1,4 @@
-//! What follows from the outcomes of smoke requests, hooks and queries.
+//! The effects of the outcomes of smoke requests, hooks and queries.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::state::RolloutPhase;
 use crate::config::rollout::RolloutSpec;
 use crate::telemetry::record::RollbackReason;
 
-/// Attempts of the smoke requests before the rollout ends.
+/// Number of attempts of the smoke requests before the rollout ends.
 const SMOKE_ATTEMPTS: u32 = 3;
 /// Time between two attempts of the smoke requests.
 const SMOKE_AGAIN: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const SMOKE_AGAIN: Duration = Duration::from_secs(5);
 const HOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Machine {
-    /// Takes the outcome of something that it asked for.
+    /// Takes the outcome of a call that the machine asked for.
     pub fn outcome(&mut self, outcome: Outcome, plan: &RolloutSpec, now_s: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         match outcome {
@@ -122,7 +122,7 @@ impl Machine {
         self.state.promoted = false;
         let text = format!("not promoted: {why}");
         effects.push(self.note(&text));
-        // The reason of a rollback is worth more than that of a promotion that came too late.
+        // The reason of a rollback matters more than the failure of a promotion that came too late.
         if !self.state.was_taken_back() {
             self.state.reason = Some(text);
         }

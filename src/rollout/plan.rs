@@ -1,4 +1,4 @@
-//! The identity of a plan: what must change before another rollout begins.
+//! The identity of a plan: the parts that must change before another rollout begins.
 
 use std::fmt::Write;
 
@@ -33,7 +33,7 @@ fn write_version(text: &mut String, version: &VersionSpec) {
     let _ = writeln!(text, "version {}\nlabel {label}", version.name);
     let endpoint = |e: &EndpointSpec| format!("endpoint {e} {}\n", e.weight);
     let mut endpoints: Vec<String> = version.endpoints.iter().map(endpoint).collect();
-    // Their order in the file says nothing about the version.
+    // The order in the file says nothing about the version.
     endpoints.sort_unstable();
     text.extend(endpoints);
 }

@@ -1,4 +1,4 @@
-//! The state of one rollout, as it is kept on disk.
+//! The state of one rollout, in the form in which it is kept on disk.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ words! {
 }
 
 words! {
-    /// What a rollout raises the share of.
+    /// The kind of subject whose share a rollout raises.
     #[derive(Default, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
     pub enum SubjectKind {
@@ -49,11 +49,11 @@ words! {
 /// A version or flag that follows a rollout, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubjectName<'a> {
-    /// What it is.
+    /// Whether it is a version or a flag.
     pub kind: SubjectKind,
-    /// Its name.
+    /// Name of the version or flag.
     pub name: &'a str,
-    /// The label of a version.
+    /// Label of the version, if it has one.
     pub label: Option<&'a str>,
 }
 
@@ -77,7 +77,7 @@ impl<'a> SubjectName<'a> {
     }
 }
 
-/// As messages name it: `v2`, `flag new-checkout`.
+/// Formats the subject as messages name it: `v2`, `flag new-checkout`.
 impl fmt::Display for SubjectName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -109,7 +109,7 @@ pub struct Latch {
     pub plan: String,
     /// Why it ended.
     pub reason: String,
-    /// When, in seconds since the Unix epoch.
+    /// Time at which the rollout ended, in seconds since the Unix epoch.
     pub at_s: u64,
     /// Whether an operator ended it.
     pub aborted: bool,
@@ -125,25 +125,25 @@ pub struct RolloutState {
     /// Name of the version or flag.
     #[serde(rename = "version")]
     pub name: String,
-    /// What it is.
+    /// Whether that is a version or a flag.
     pub kind: SubjectKind,
     /// Label of the version.
     pub label: Option<String>,
-    /// Where it is.
+    /// Phase of the rollout.
     pub phase: RolloutPhase,
-    /// The step, from 1; 0 before the first.
+    /// Number of the current step, from 1; 0 before the first.
     pub step: usize,
-    /// The share that it has reached, in thousandths of a percent.
+    /// Share that the rollout has reached, in thousandths of a percent.
     pub share: u32,
-    /// For how long the step has held, in milliseconds, by a clock that can't be set.
+    /// Time for which the step has held, in milliseconds, by a clock that can't be set.
     pub held_ms: u64,
     /// Whether the step was prolonged because a verdict is near, or because there were too few requests.
     pub prolonged: bool,
     /// The step that was approved last.
     pub approved_step: usize,
-    /// Whether the guard paused it.
+    /// Whether the guard paused the rollout.
     pub paused_by_guard: bool,
-    /// Why it waits, holds, pauses or ended.
+    /// Why the rollout waits, holds, pauses or has ended.
     pub reason: Option<String>,
     /// Whether the hook `before_rollout` has passed.
     pub hook_passed: bool,
@@ -153,13 +153,13 @@ pub struct RolloutState {
     pub promoting: bool,
     /// Who asked for the promotion last, for the history.
     pub promoted_by: String,
-    /// Number of the attempt: evidence belongs to one.
+    /// Number of the attempt. Evidence belongs to one attempt.
     pub epoch: u64,
-    /// When it entered its phase, in seconds since the Unix epoch, for display.
+    /// Time at which it entered its phase, in seconds since the Unix epoch, for display.
     pub since_s: u64,
-    /// When an abort or a rollback voided the version's sessions, in seconds since the Unix epoch.
+    /// Time at which an abort or a rollback voided the version's sessions, in seconds since the Unix epoch.
     pub voided_s: Option<u64>,
-    /// The rule of the guard that failed it.
+    /// Name of the rule by which the guard failed it.
     pub failed_rule: Option<String>,
     /// Whether an operator's promotion has begun. In a fleet every member then writes its own configuration file.
     pub promoted: bool,
@@ -171,7 +171,7 @@ pub struct RolloutState {
 }
 
 impl RolloutState {
-    /// What the rollout raises the share of.
+    /// The version or flag whose share the rollout raises.
     pub fn subject(&self) -> SubjectName<'_> {
         SubjectName {
             kind: self.kind,
@@ -180,7 +180,7 @@ impl RolloutState {
         }
     }
 
-    /// The share that it has reached.
+    /// The share that the rollout has reached.
     pub fn share(&self) -> Share {
         Share(self.share.min(Share::WHOLE))
     }
@@ -198,17 +198,17 @@ impl RolloutState {
         self.latches.push(latch);
     }
 
-    /// Notes that the step it is in was approved.
+    /// Records that the current step was approved.
     pub(super) fn approved(&mut self) {
         self.approved_step = self.step;
     }
 
-    /// Whether the step it is in was approved.
+    /// Whether the current step was approved.
     pub(super) fn is_approved(&self) -> bool {
         self.step > 0 && self.approved_step == self.step
     }
 
-    /// Whether it has ended, well or not.
+    /// Whether the rollout has ended, well or not.
     pub fn has_ended(&self) -> bool {
         matches!(
             self.phase,
@@ -216,18 +216,18 @@ impl RolloutState {
         )
     }
 
-    /// Whether its subject has lost its share to the guard, a check or an operator.
+    /// Whether the subject has lost its share to the guard, a check or an operator.
     pub(super) fn was_taken_back(&self) -> bool {
         matches!(self.phase, RolloutPhase::Aborted | RolloutPhase::RolledBack)
     }
 
-    /// Whether a change from `before` must be on disk: everything except what the next seconds show anyway, that is the running clock
+    /// Whether a change from `before` must be on disk. Left out are changes that the next seconds show anyway: the running clock,
     /// and whether and why it stands. Holds that last are noted, and a note is always stored.
     pub fn differs_from(&self, before: &Self) -> bool {
         self.lasting() != before.lasting()
     }
 
-    /// The state without what passes.
+    /// The state without its transient parts.
     fn lasting(&self) -> Self {
         let mut state = Self {
             held_ms: 0,

@@ -1,4 +1,4 @@
-//! Where rollouts keep their state and their evidence.
+//! Stores for the state and the evidence of rollouts.
 //!
 //! A [`RolloutStore`] holds one state for each service, with a revision. It is changed only by compare-and-swap: a change names the
 //! revision that it is based on, and fails if there is another by now. So of two processes that drive the same rollout, as during
@@ -19,36 +19,36 @@ use super::state::RolloutState;
 
 pub use file::{FileStore, Opened};
 
-/// An entry of a rollout's journal: what happened, and the state that it led to.
+/// An entry of a rollout's journal: the events, and the state that they led to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JournalEntry {
-    /// When, in seconds since the Unix epoch.
+    /// Time of the change, in seconds since the Unix epoch.
     pub at_s: u64,
-    /// What happened, in words. Empty for an entry that only moves the clock on.
+    /// Descriptions of the events, in words. Empty for an entry that only advances the clock.
     pub notes: Vec<String>,
     /// Evidence by rule of the guard, as log10.
     pub evidence: Vec<(String, f64)>,
-    /// The state from now on.
+    /// The state after the change.
     pub state: RolloutState,
 }
 
 /// A state and its revision. A service without a rollout so far has revision 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stored {
-    /// Grows by one with each change.
+    /// Number that grows by one with each change.
     pub revision: u64,
     /// The state.
     pub state: RolloutState,
 }
 
-/// What was gathered for a rollout, beside its state. It is opaque to the store.
+/// The evidence that was gathered for a rollout, beside its state. It is opaque to the store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
     /// Fingerprint of the plan.
     pub plan: String,
-    /// [`RolloutState::epoch`].
+    /// Number of the attempt: [`RolloutState::epoch`].
     pub epoch: u64,
     /// The evidence.
     pub data: serde_json::Value,
@@ -57,9 +57,9 @@ pub struct Evidence {
 /// Why a store can't be read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// What is stored is damaged. Holds what was found, and where.
+    /// The stored data is damaged. Contains the damage that was found, and its place.
     Corrupt(String),
-    /// Somebody else has changed the state.
+    /// Another process has changed the state.
     Conflict,
     /// The store can't be reached, or is full.
     Io(String),
@@ -77,12 +77,12 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// What a store reports, in the order in which it happened.
+/// A report of a store. Reports come in the order in which things happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreEvent {
     /// The service.
     pub service: String,
-    /// The state that is stored now, or why it couldn't be changed.
+    /// The state that is stored now, or the reason why it couldn't be changed.
     pub result: Result<Stored, StoreError>,
 }
 
@@ -91,14 +91,14 @@ pub trait RolloutStore {
     /// Reads the state of a service. May block; for starting up.
     ///
     /// # Errors
-    /// It is damaged or can't be read.
+    /// The stored state is damaged or can't be read.
     fn load(&self, service: &str) -> Result<Stored, StoreError>;
 
     /// Asks for a change of the state that has the revision `expected`. The result arrives as an event; until then the service must
     /// not ask for another.
     ///
-    /// A change that was refused with [`StoreError::Io`] may have been stored all the same, if the disk failed at the worst moment. Made
-    /// again, it then conflicts with itself, and [`load`](Self::load) returns it.
+    /// A change that was refused with [`StoreError::Io`] may have been stored all the same, if the disk failed at the worst moment.
+    /// Made again, it then conflicts with itself, and [`load`](Self::load) returns it.
     fn cas(&self, service: &str, expected: u64, entry: JournalEntry);
 
     /// Receives the next event. Cancellation safe.

@@ -9,17 +9,17 @@ use crate::rollout::state::{LATCHES, RolloutState};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
-/// Size of a document, at most, in bytes.
+/// Largest size of a document, in bytes.
 pub const MOST_BYTES: usize = 64 * 1024;
-/// Length of a name, at most, in bytes.
+/// Longest name, in bytes.
 const LONGEST_NAME: usize = 256;
-/// Length of a reason or note, at most, in bytes. Longer ones are cut before they are written.
+/// Longest reason or note, in bytes. Longer ones are cut before they are written.
 const LONGEST_TEXT: usize = 2048;
-/// Length of the reason of a latch, at most, in bytes.
+/// Longest reason of a latch, in bytes.
 const LONGEST_LATCH: usize = 256;
-/// Number of notes of a change, at most.
+/// Largest number of notes of a change.
 const MOST_NOTES: usize = 16;
-/// Steps of a plan and attempts, at most: far above what a plan can have.
+/// Largest number of steps of a plan and of attempts, far above those of a real plan.
 const MOST_STEPS: usize = 100_000;
 /// Longest time that a step has held, in milliseconds: a hundred years.
 const LONGEST_HOLD_MS: u64 = 100 * 365 * 86_400_000;
@@ -33,11 +33,11 @@ pub struct FleetDocument {
     format: u32,
     /// The member that drives the rollout.
     pub driver: String,
-    /// Raised by each member that takes over as driver.
+    /// Number that each member raises when it takes over as driver.
     pub term: u64,
     /// The member that wrote this change.
     pub writer: String,
-    /// What the change was, in words. Empty if only the clock of the step has moved on.
+    /// Description of the change, in words. Empty if only the clock of the step has advanced.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Evidence by rule of the guard, as log10.
@@ -50,11 +50,11 @@ pub struct FleetDocument {
 /// Why a document is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DocumentError {
-    /// It is larger than 64 KiB, or empty.
+    /// The document is empty, or larger than 64 KiB.
     Size(usize),
-    /// It isn't JSON of the expected form.
+    /// The document isn't JSON of the expected form.
     Syntax(String),
-    /// It was written in another format.
+    /// The document was written in another format.
     Format(u32),
     /// A field has a value that no member writes.
     Field(&'static str),
@@ -104,7 +104,7 @@ impl FleetDocument {
     /// Reads a document. Unknown fields are ignored, so that members of different releases can share a rollout.
     ///
     /// # Errors
-    /// It isn't one that a member would write.
+    /// No member would write this document.
     pub fn read(bytes: &[u8]) -> Result<Self, DocumentError> {
         if bytes.is_empty() || bytes.len() > MOST_BYTES {
             return Err(DocumentError::Size(bytes.len()));
@@ -123,7 +123,7 @@ impl FleetDocument {
     /// The document as bytes.
     ///
     /// # Errors
-    /// It would be larger than members accept.
+    /// The document would be larger than members accept.
     pub fn write(&self) -> Result<Vec<u8>, DocumentError> {
         let bytes = serde_json::to_vec(self).map_err(|e| DocumentError::Syntax(e.to_string()))?;
         if bytes.len() > MOST_BYTES {
@@ -183,12 +183,12 @@ impl FleetDocument {
     }
 }
 
-/// Whether a text is short, and holds nothing that would disturb a log or a terminal.
+/// Whether a text is short, and contains nothing that would disturb a log or a terminal.
 fn is_text(text: &str, most: usize) -> bool {
     text.len() <= most && !text.chars().any(char::is_control)
 }
 
-/// A text that [`FleetDocument::read`] accepts.
+/// Cuts a text to one that [`FleetDocument::read`] accepts.
 fn cut(text: &str, most: usize) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut text: String = text.chars().map(clean).collect();
@@ -196,7 +196,8 @@ fn cut(text: &str, most: usize) -> String {
     text
 }
 
-/// The later one of what a member remembers and of what the store has. They differ if the store was restored from a backup.
+/// The later one of the state that a member remembers and of the state in the store. They differ if the store was restored from a
+/// backup.
 ///
 /// A later attempt replaces an earlier one. Within one attempt, an end is final: no member forgets a latch because the store did.
 #[must_use]
@@ -311,7 +312,8 @@ mod tests {
         assert!(FleetDocument::read(newer.as_bytes()).is_ok());
     }
 
-    /// Written by members of the first program that shared rollouts (commit a924f2a), in the middle of a rollout and after an abort.
+    /// Written by members of the first program that shared rollouts (commit a924f2a), in the middle of a rollout and after an
+    /// abort.
     const RECORDED: [&str; 2] = [
         include_str!("../../../tests/fleet_values/state.json"),
         include_str!("../../../tests/fleet_values/aborted.json"),

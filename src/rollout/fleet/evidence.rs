@@ -1,8 +1,8 @@
-//! What the members of a fleet count in a step, and its sum.
+//! The counts of a fleet's members in a step, and their sum.
 //!
 //! A member's counts only grow, for as long as its process runs: a restarted member counts under another name. The driver keeps the
-//! greatest that it has seen of each, and adds these up. So counts may arrive late, twice or in any order, and those of a member that
-//! has died stay.
+//! greatest counts that it has seen of each member, and adds these up. So counts may arrive late, twice or in any order, and the
+//! counts of a member that has died stay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::rollout::guard::{EventTally, Pairs, SLOTS};
 use crate::telemetry::guard::GOALS;
 
-/// Size of the counts of one member, at most, in bytes.
+/// Largest size of the counts of one member, in bytes.
 pub const MOST_BYTES: usize = 64 * 1024;
-/// Number of counting processes of a step, at most.
+/// Largest number of counting processes of a step.
 const MOST_SOURCES: usize = 4096;
-/// Endpoints that are counted apart, at most.
+/// Largest number of endpoints that are counted apart.
 const MOST_ENDPOINTS: usize = 256;
-/// Length of an endpoint's name, at most, in bytes.
+/// Longest name of an endpoint, in bytes.
 const LONGEST_NAME: usize = 256;
-/// Largest count: that of a million requests a second for nine years.
+/// Largest count: a million requests a second for nine years.
 const LARGEST: u64 = 1 << 48;
 
-/// How often a member reports its counts in a fleet of this size, so that the store has at most about 50 reports a second.
+/// The interval at which a member of a fleet of this size reports its counts, so that the store has at most about 50 reports a
+/// second.
 pub fn cadence(members: usize) -> Duration {
     let seconds = members as f64 / 50.0;
     Duration::from_secs_f64(seconds.clamp(1.0, 30.0))
@@ -44,12 +45,12 @@ impl BothSides {
         )
     }
 
-    /// The canary's.
+    /// The tally of the canary.
     pub fn canary(self) -> EventTally {
         EventTally::new(self.0, self.1)
     }
 
-    /// Stable's.
+    /// The tally of stable.
     pub fn stable(self) -> EventTally {
         EventTally::new(self.2, self.3)
     }
@@ -78,14 +79,14 @@ pub struct StepCounts {
     pub latency: Vec<BothSides>,
     /// Conversions, by goal of the guard.
     pub goals: Vec<BothSides>,
-    /// Hidden failures, and those of them that failed on stable too.
+    /// Hidden failures, and how many of them failed on stable too.
     pub pairs: (u64, u64),
     /// Requests and failures of stable's endpoints, by address.
     pub endpoints: BTreeMap<String, (u64, u64)>,
 }
 
 impl StepCounts {
-    /// Hidden failures.
+    /// The hidden failures.
     pub fn pairs(&self) -> Pairs {
         Pairs {
             tried: self.pairs.0,
@@ -93,7 +94,7 @@ impl StepCounts {
         }
     }
 
-    /// Adds what was counted in a second.
+    /// Adds the counts of a second.
     pub fn add(&mut self, second: &Self) {
         self.combine(second, u64::saturating_add);
     }
@@ -103,7 +104,7 @@ impl StepCounts {
         self.combine(other, u64::max);
     }
 
-    /// What was counted since `before`.
+    /// The counts since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
@@ -127,7 +128,7 @@ impl StepCounts {
             each(self.pairs.1, other.pairs.1),
         );
         for (name, other) in &other.endpoints {
-            // Those beyond are counted in the sums only.
+            // Further endpoints are counted in the sums only.
             if self.endpoints.contains_key(name) || self.endpoints.len() < MOST_ENDPOINTS {
                 let own = self.endpoints.entry(name.clone()).or_default();
                 *own = (each(own.0, other.0), each(own.1, other.1));
@@ -135,7 +136,7 @@ impl StepCounts {
         }
     }
 
-    /// Whether a member could have counted this.
+    /// Whether a member can have counted these numbers.
     fn is_possible(&self) -> bool {
         let sides = { self.latency.iter() }
             .chain(&self.goals)

@@ -1,4 +1,4 @@
-//! What one member knows of a shared rollout, and which share that allows it.
+//! One member's knowledge of a shared rollout, and the share that it allows.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use crate::rollout::events::OperatorCommand;
 use crate::rollout::guard::FailVerdict;
 use crate::rollout::state::RolloutState;
 
-/// A member that has read nothing for this long no longer raises a share. Others may have decided something since.
+/// A member that has read nothing for this long no longer raises a share, because others may have made a decision since.
 pub const CONTACT: Duration = Duration::from_secs(10);
 
 /// A decision of this member that the fleet must hear of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Intent {
-    /// Its own guard has failed the canary: a veto.
+    /// The guard of this member has failed the canary: a veto.
     Veto(FailVerdict),
-    /// An operator's command, and who gave it.
+    /// A command, and the operator who gave it.
     Command(OperatorCommand, String),
 }
 
@@ -27,7 +27,7 @@ pub struct PendingIntent {
     pub plan: String,
     /// Number of the attempt.
     pub epoch: u64,
-    /// What was decided.
+    /// The decision.
     pub intent: Intent,
 }
 
@@ -40,24 +40,24 @@ pub struct Replica {
     revision: i64,
     driver: String,
     term: u64,
-    /// The newest state of the document, or what was on disk before the first one was read.
+    /// The newest state of the document, or the state on disk before the first document was read.
     state: RolloutState,
-    /// Whether the newest document has this state. If not, it is remembered, and grants nothing beyond what is given already.
+    /// Whether the newest document has this state. If not, it is remembered, and grants no more than the share in force.
     is_shared: bool,
-    /// When the last question was asked that was answered.
+    /// Time at which the last question was asked that has been answered.
     contact: Option<Instant>,
-    /// When this member began to look for the store.
+    /// Time at which this member began to look for the store.
     since: Instant,
-    /// The term that this process has taken over in; 0 before.
+    /// The term in which this process has taken over; 0 if it hasn't.
     claimed: u64,
     /// The attempt that this member's configuration has left.
     left: Option<u64>,
-    /// What is to be told. It is dropped once a document has it, or no longer allows it.
+    /// Decisions that the fleet has to be told. Each is dropped once a document has it, or no longer allows it.
     intents: Vec<PendingIntent>,
 }
 
 impl Replica {
-    /// What a member of a fleet knows that begins with a state from its disk.
+    /// The knowledge of a member of a fleet that begins with a state from its disk.
     pub fn new((fleet, member): (&str, &str), remembered: RolloutState, now: Instant) -> Self {
         let belongs = remembered.fleet.as_deref() == Some(fleet);
         let has_left = belongs && remembered.plan.is_empty() && remembered.epoch > 0;
@@ -70,7 +70,7 @@ impl Replica {
             left: has_left.then_some(remembered.epoch),
             state: match belongs {
                 true => remembered,
-                // Numbers of attempts outside the fleet say nothing in it; what must not begin again by itself does.
+                // Numbers of attempts from outside the fleet mean nothing in it. The latches of plans that must not begin again do.
                 false => RolloutState {
                     fleet: Some(fleet.to_owned()),
                     latches: remembered.latches,
@@ -110,7 +110,7 @@ impl Replica {
         &self.state
     }
 
-    /// Whether the store has to be told of an end that it doesn't have any more, or has never had.
+    /// Whether the store has to be told of the end of a rollout that it has lost, or has never had.
     pub fn remembers_an_end(&self) -> bool {
         self.revision > 0 && !self.is_shared && self.state.was_taken_back()
     }
@@ -120,24 +120,24 @@ impl Replica {
         self.is_shared
     }
 
-    /// Notes that a question was answered that was asked at `sent`. The time of the answer doesn't count: a process that was stopped
-    /// may read it long after.
+    /// Records that a question was answered that was asked at `sent`. The time of the answer doesn't count: a process that was
+    /// stopped may read it long after.
     pub fn heard(&mut self, sent: Instant) {
         self.contact = self.contact.max(Some(sent));
     }
 
-    /// For how long nothing was heard of the store.
+    /// The time since the store was last heard of.
     pub fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.contact.unwrap_or(self.since))
     }
 
-    /// For how long nothing was heard of the store, if that is too long.
+    /// The time since the store was last heard of, if it is too long.
     pub fn alone(&self, now: Instant) -> Option<Duration> {
         let silence = self.silence(now);
         (self.contact.is_none() || silence >= CONTACT).then_some(silence)
     }
 
-    /// Takes a document. Returns whether it is newer than what was known.
+    /// Takes a document. Returns whether it is newer than the known one.
     pub fn see(&mut self, revision: i64, document: &FleetDocument) -> bool {
         if revision <= self.revision {
             return false;
@@ -148,12 +148,13 @@ impl Replica {
         let remembered = std::mem::take(&mut self.state);
         self.state = latest(&remembered, &document.state).clone();
         self.is_shared = self.state == document.state;
-        // What is kept on disk says which fleet it is of.
+        // The state on disk names the fleet that it belongs to.
         self.state.fleet = Some(self.fleet.clone());
         true
     }
 
-    /// The store has no document, or may have an older one than was known: it was emptied or restored. What is remembered stays.
+    /// Records that the store has no document, or one that may be older than the known one: it was emptied or restored. The state
+    /// is kept.
     pub fn forget_revision(&mut self) {
         (self.revision, self.is_shared) = (0, false);
         self.driver.clear();
@@ -169,7 +170,7 @@ impl Replica {
         self.term.max(self.claimed) + 1
     }
 
-    /// Notes that the store has taken a document of this member with this revision.
+    /// Records that the store has taken a document of this member with this revision.
     pub fn wrote(&mut self, revision: i64, document: &FleetDocument) {
         if document.driver == self.member
             && document.term > self.claimed
@@ -180,7 +181,7 @@ impl Replica {
         self.see(revision, document);
     }
 
-    /// The configuration of this member no longer follows the plan.
+    /// Records that the configuration of this member no longer follows the plan.
     pub fn leave(&mut self) {
         if !self.state.plan.is_empty() {
             self.left = Some(self.state.epoch);
@@ -189,8 +190,8 @@ impl Replica {
         self.intents.clear();
     }
 
-    /// Whether this member has left the attempt that the document is about. It takes part again once another member drives it; if it
-    /// has to drive, it begins another attempt.
+    /// Whether this member has left the attempt that the document is about. It takes part again once another member drives it; if
+    /// it has to drive, it begins another attempt.
     pub fn has_left(&self) -> bool {
         self.left == Some(self.state.epoch)
     }
@@ -200,7 +201,7 @@ impl Replica {
         self.left = None;
     }
 
-    /// Notes a decision about an attempt: its plan and number. It may be one that the store doesn't have yet.
+    /// Records a decision about an attempt: its plan and number. The store may not have the attempt yet.
     pub fn intend(&mut self, (plan, epoch): (String, u64), intent: Intent) {
         let pending = PendingIntent {
             plan,
@@ -212,7 +213,8 @@ impl Replica {
         }
     }
 
-    /// Decisions that the newest document doesn't have, and that belong to its attempt. Those about earlier ones are dropped.
+    /// Decisions that the newest document doesn't have, and that belong to its attempt. Decisions about earlier attempts are
+    /// dropped.
     pub fn intents(&mut self) -> Vec<Intent> {
         let state = &self.state;
         let belongs = |i: &PendingIntent| i.plan == state.plan && i.epoch == state.epoch;
@@ -226,7 +228,7 @@ impl Replica {
         !self.intents.is_empty()
     }
 
-    /// Drops the first decisions: the store has them.
+    /// Drops the first decisions, because the store has them.
     pub fn told(&mut self, count: usize) {
         self.intents.drain(..count.min(self.intents.len()));
     }

@@ -1,4 +1,4 @@
-//! How far stable's events come in bursts, learnt from its endpoints.
+//! The degree to which stable's events come in bursts, learnt from its endpoints.
 //!
 //! Independent requests make counts vary by their mean. Where stable's endpoints vary more than that around each other, a
 //! canary's endpoint will too, without being worse. The excess at blocks of 1, 10 and 60 s tells how many events come as one
@@ -22,7 +22,7 @@ const CEILING: f64 = 3.0;
 /// Factor of safety on the length of bursts.
 const SAFETY: f64 = 3.0;
 
-/// What bounds the evidence of one second. Made of the past only.
+/// The bounds of the evidence of one second. They depend on the past only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Brakes {
     /// η, the inverse of the mean size of a cluster of events: evidence is divided by the size.
@@ -61,7 +61,7 @@ struct Scale {
     /// Stable's mean rate, once known.
     #[serde(with = "exact")]
     mean: f64,
-    /// Blocks that the mean is made of. A given mean counts as many.
+    /// Number of blocks that the mean is made of. A given mean counts as many.
     blocks: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a guard reads once a second.
+//! The counts that a guard reads once a second.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct EventTally {
     /// Requests whose outcome became known.
     pub requests: u64,
-    /// Those with the event.
+    /// Requests that had the event.
     pub events: u64,
 }
 
@@ -35,12 +35,13 @@ impl EventTally {
 /// One second of one event, on both sides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SideCounts<'a> {
-    /// The canary's.
+    /// The tally of the canary.
     pub canary: EventTally,
-    /// Stable's.
+    /// The tally of stable.
     pub stable: EventTally,
-    /// Stable's by endpoint, in a constant order. If empty, burstiness is learnt from stable's total over time. That is safe as
-    /// long as the errors are given by endpoint, but slower: it takes what slows or fails all endpoints for a burst of one.
+    /// Stable's tallies by endpoint, in a constant order. If empty, burstiness is learnt from stable's total over time. That is
+    /// safe as long as the errors are given by endpoint, but slower: anything that slows or fails all endpoints counts as a burst
+    /// of one.
     pub stable_endpoints: &'a [EventTally],
 }
 
@@ -49,7 +50,7 @@ pub struct SideCounts<'a> {
 pub struct Pairs {
     /// Requests that failed on the canary and were tried on stable.
     pub tried: u64,
-    /// Those that failed on stable too.
+    /// Requests that failed on stable too.
     pub failed: u64,
 }
 
@@ -60,7 +61,7 @@ pub struct SecondCounts<'a> {
     pub errors: SideCounts<'a>,
     /// Slow requests, by the slots of [`Thresholds`](super::Thresholds). Missing slots count as empty.
     pub latency: &'a [SideCounts<'a>],
-    /// Conversions, in the order of the guard's goals. Missing ones count as empty.
+    /// Conversions, in the order of the guard's goals. Missing goals count as empty.
     pub goals: &'a [SideCounts<'a>],
     /// The canary's requests a second, averaged over about 10 s.
     pub canary_rate: f64,

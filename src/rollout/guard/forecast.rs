@@ -1,4 +1,4 @@
-//! When a verdict is due, and which effects a step can see at all.
+//! Forecasts of when a verdict is due, and of the effects that a step can detect at all.
 //!
 //! The growth of evidence for each request of the canary is g = η · max over k of E ln e. By Wald's identity (1947) a verdict
 //! needs about (ln(1/(α w)) + 1.2)/g requests in half of the cases. The constant and the factor for nine of ten were fitted to
@@ -22,9 +22,9 @@ const COARSE: f64 = 3.0;
 /// Time until the guard fails the canary if rates stay as they are, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeToVerdict {
-    /// In half of the cases.
+    /// The time in half of the cases.
     pub median: f64,
-    /// In nine of ten.
+    /// The time in nine of ten cases.
     pub nine_of_ten: f64,
 }
 
@@ -109,7 +109,7 @@ pub struct StepTraffic {
     pub share: f64,
     /// The service's requests a second.
     pub rate: f64,
-    /// How long the step holds, in seconds.
+    /// Duration of the step, in seconds.
     pub seconds: f64,
 }
 
@@ -118,11 +118,11 @@ pub struct StepTraffic {
 pub struct Visibility {
     /// The canary's requests in the step.
     pub requests: f64,
-    /// The rate; `None` if not even a canary that fails always would be found.
+    /// The rate; `None` if not even a canary that always fails would be found.
     pub rate: Option<f64>,
     /// The rule that sees it, as `errors x1.5`.
     pub rule: String,
-    /// What that rule allows the canary at stable's rate.
+    /// The canary's rate that the rule allows at stable's rate.
     pub limit: f64,
 }
 
@@ -180,7 +180,7 @@ fn smallest(low: f64, grows: impl Fn(f64) -> bool) -> f64 {
     high
 }
 
-/// Returns a warning about a step that is too small to see what its guard limits, with the arithmetic. `step` names the step,
+/// Returns a warning about a step that is too small to detect what its guard limits, with the arithmetic. `step` names the step,
 /// as `step 1 (1% for 5m`.
 pub fn step_warning(
     spec: &GuardSpec,

@@ -1,4 +1,4 @@
-//! Failures that are not the canary's: stable fails too.
+//! Failures that the canary doesn't cause, because stable fails too.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::rules::percent;
 const RECENT: usize = 30;
 /// Half-life of the long sums, in seconds.
 const HOUR: f64 = 3600.0;
-/// How many times its mean of an hour stable's recent rate must exceed, with this many failures.
+/// Factor by which stable's recent rate must exceed its mean of an hour, with at least [`LEAST_FAILURES`] failures.
 const TIMES: f64 = 3.0;
 const LEAST_FAILURES: f64 = 20.0;
 /// Hidden failures that must have been tried on stable.
@@ -34,7 +34,7 @@ pub enum HoldReason {
     StableDegraded {
         /// Stable's error rate over 30 s.
         rate: f64,
-        /// Its mean over an hour.
+        /// Stable's mean error rate over an hour.
         mean: f64,
     },
     /// Requests that fail on the canary fail on stable as well, so the request or something behind both is at fault.

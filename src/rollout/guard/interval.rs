@@ -42,7 +42,7 @@ pub struct RatioEstimate {
     pub ratio: Option<f64>,
     /// Lower end of the interval; 0 if it is below 1/8.
     pub low: f64,
-    /// Upper end; infinite if it is above 128.
+    /// Upper end of the interval; infinite if it is above 128.
     pub high: f64,
 }
 

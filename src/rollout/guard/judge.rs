@@ -25,7 +25,7 @@ pub struct Guard {
     /// The probability of failing a canary that is within its limits.
     pub(super) alpha: f64,
     pub(super) state: GuardState,
-    /// What messages call the two sides.
+    /// The names of the two sides in messages.
     pub(super) names: SideNames,
 }
 
@@ -43,7 +43,7 @@ impl Guard {
         }
     }
 
-    /// Sets what messages call the two sides. Without it they are versions.
+    /// Sets the names of the two sides in messages. Without it they are versions.
     pub fn set_names(&mut self, names: SideNames) {
         self.names = names;
     }
@@ -54,7 +54,7 @@ impl Guard {
         self.alpha = (1.0 - self.spec.confidence) * part;
     }
 
-    /// What messages call the two sides.
+    /// The names of the two sides in messages.
     pub fn names(&self) -> SideNames {
         self.names
     }
@@ -63,7 +63,7 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// If the rules or the confidence of `spec` aren't those that the state belongs to.
+    /// The rules or the confidence of `spec` aren't those that the state belongs to.
     pub fn resume(spec: &GuardSpec, state: GuardState) -> Result<Self, ResumeError> {
         let fresh = Self::new(spec);
         state.check(&fresh.state)?;
@@ -75,7 +75,7 @@ impl Guard {
         &self.state
     }
 
-    /// Starts new processes, with a new α, for a retry or a new label. What stable has shown is kept.
+    /// Starts new processes, with a new α, for a retry or a new label. The knowledge about stable is kept.
     #[must_use]
     pub fn restarted(self) -> Self {
         let fresh = GuardState::new(&self.rules, self.spec.confidence);
@@ -209,7 +209,7 @@ impl Guard {
         self.state.evidence[ix].proof.log_e()
     }
 
-    /// Returns what a rule limits.
+    /// Returns the limit of a rule.
     pub(super) fn limit(&self, ix: usize) -> &RuleLimit {
         &self.rules.rules[ix].limit
     }

@@ -8,17 +8,17 @@
 //!
 //! The parts, in the order in which a second passes through them:
 //!
-//! - [`counts`]: what workers counted in a second. [`signal`] merges seconds until both sides have requests.
-//! - [`burstiness`]: how far stable's own failures come in bursts; bounds what a second may weigh.
+//! - [`counts`]: the counts of workers in a second. [`signal`] merges seconds until both sides have requests.
+//! - [`burstiness`]: the degree to which stable's own failures come in bursts; it bounds the weight of a second.
 //! - [`stratum`]: the e-value of one second, which only compares the canary's share of the failures with its share of the
-//!   requests. What hits both sides at the same time cancels.
+//!   requests. Anything that affects both sides at the same time cancels.
 //! - [`process`]: the e-process, a mixture over how bad the canary is and over when it turned bad.
-//! - [`rules`], [`state`] and [`judge`]: the rules of a plan, what has been learnt, and how a second is judged.
+//! - [`rules`], [`state`] and [`judge`]: the rules of a plan, the state that a guard has learnt, and the judgement of a second.
 //! - [`verdict`]: verdict, evidence, estimate and why a rollout should hold; [`forecast`]: when a verdict is due, and which
 //!   effects a step is too small to see; [`interval`]: the ratio of failure rates that is compatible with the data.
 //! - [`before_after`]: the limit for a canary that has no concurrent stable, from stable's worst minute.
-//! - [`names`]: what messages call the two sides.
-//! - [`thresholds`] and [`quantiles`]: where workers draw the line between fast and slow.
+//! - [`names`]: the names of the two sides in messages.
+//! - [`thresholds`] and [`quantiles`]: the line that workers draw between fast and slow.
 
 mod before_after;
 mod burstiness;

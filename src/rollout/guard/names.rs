@@ -1,4 +1,4 @@
-//! What messages call the two sides of a comparison.
+//! The names of the two sides of a comparison in messages.
 //!
 //! The statistics only know a canary and stable. They are versions, or the users with a flag and those without.
 
@@ -13,7 +13,7 @@ pub struct SideNames {
     pub stable: &'static str,
     /// Stable, as a possessive: `stable's`.
     pub stables: &'static str,
-    /// What it says where stable fails as well: `stable fails too`.
+    /// The phrase for failures of stable as well: `stable fails too`.
     pub stable_fails: &'static str,
 }
 

@@ -6,7 +6,7 @@ use super::burstiness::Brakes;
 use super::exact;
 use super::stratum::{Null, Stratum};
 
-/// Alternatives: how many times its limit a bad canary's events are.
+/// Alternatives: multiples of the limit that the events of a bad canary may have.
 pub(super) const WORSE: [f64; 5] = [1.5, 2.5, 5.0, 15.0, 60.0];
 /// Alternatives of the proof that a canary is good.
 pub(super) const BETTER: [f64; 5] = [1.0 / 1.25, 1.0 / 1.6, 1.0 / 2.5, 1.0 / 6.0, 1.0 / 20.0];

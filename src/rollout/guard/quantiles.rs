@@ -24,7 +24,7 @@ impl Default for DecayedLatency {
 }
 
 impl DecayedLatency {
-    /// Adds what was counted in a second, given the counters' totals. Observations before the first call count once.
+    /// Adds the counts of a second, given the counters' totals. Observations before the first call count once.
     pub fn second(&mut self, totals: &[u64; BUCKETS]) {
         let keep = 0.5f64.powf(1.0 / HALF_LIFE);
         let seen = self.seen.replace(*totals).unwrap_or([0; BUCKETS]);

@@ -15,10 +15,10 @@ const ENOUGH: [f64; 5] = [1.08, 1.2, 1.6, 2.5, 6.0];
 /// bursts, which the brakes take into account; this far out bursts hardly exist, and a much slower canary shows at once.
 pub(super) const FAR: f64 = 3.0;
 
-/// Signal of the errors. Those of the latency slots follow, then those of the goals.
+/// Signal of the errors. The signals of the latency slots follow, then those of the goals.
 pub(super) const ERRORS: usize = 0;
 
-/// What a rule limits.
+/// The limit of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum RuleLimit {
     Errors(ErrorLimit),
@@ -56,7 +56,7 @@ impl Rule {
     }
 }
 
-/// What tells a slow request from a fast one in a slot.
+/// The line between slow and fast requests in a slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum LatencySlot {
     /// The same duration on both sides. Events are a fraction of 1 − q at the limit.
@@ -78,7 +78,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Errors, latency and goals have equal weight if given, and so have the rules of each.
+    /// Compiles the rules of a plan. Errors, latency and goals have equal weight if given, and so have the rules of each.
     ///
     /// The average of e-values is an e-value however they depend on each other (Vovk and Wang 2021).
     pub(super) fn new(spec: &GuardSpec) -> Self {

@@ -10,7 +10,8 @@ use super::stratum::{Null, Stratum};
 
 /// Time constant of [`Signal::stable_rate`], in seconds.
 const SMOOTHING: f64 = 30.0;
-/// Strata with an event on the canary, of the last 64, before the guard may fail it: nothing shorter than 3 s does.
+/// Number of strata, of the last 64, that must have an event on the canary before the guard may fail it. Nothing shorter than 3 s
+/// does.
 const LEAST_STRATA: u32 = 3;
 
 /// Requests and events of both sides.
@@ -44,7 +45,7 @@ pub(super) struct Signal {
     pub(super) total: Sides,
 }
 
-/// What the processes of a signal take from one second.
+/// The inputs of a signal's processes from one second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SecondEvidence {
     pub(super) stratum: Option<Stratum>,
@@ -76,7 +77,7 @@ impl Signal {
         }
     }
 
-    /// Forgets the canary and keeps what stable has shown.
+    /// Drops the counts of the canary and keeps those of stable.
     pub(super) fn restarted(self) -> Self {
         Self {
             pending: Sides::default(),

@@ -1,4 +1,4 @@
-//! What a guard has learnt, in the form that is stored.
+//! The state that a guard has learnt, in the form that is stored.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ pub struct GuardState {
 /// The processes of one rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct RuleEvidence {
-    /// One for each part of the rule.
+    /// A process for each part of the rule.
     pub(super) against: Vec<EProcess>,
     pub(super) proof: EProcess,
 }
@@ -52,9 +52,9 @@ pub(super) struct RuleEvidence {
 /// Why a stored state can't be resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeError {
-    /// It was written in another format.
+    /// The state was written in another format.
     Format,
-    /// It belongs to other rules or another confidence.
+    /// The state belongs to other rules or another confidence.
     Rules,
 }
 
@@ -135,7 +135,7 @@ impl GuardState {
         }
     }
 
-    /// Returns `fresh` with what stable has shown.
+    /// Returns `fresh` with the knowledge about stable.
     pub(super) fn restarted(self, fresh: Self) -> Self {
         let signals = self.signals.into_iter().map(Signal::restarted);
         Self {

@@ -23,7 +23,7 @@ impl Stratum {
         }
     }
 
-    /// What one request of the canary brings on average, with `per_canary` requests of stable for each.
+    /// The expectation for one request of the canary, with `per_canary` requests of stable for each.
     pub(super) fn expected(canary_rate: f64, stable_rate: f64, per_canary: f64) -> Self {
         Self {
             canary_requests: 1.0,

@@ -1,4 +1,4 @@
-//! Where workers draw the line between fast and slow requests.
+//! The durations that separate slow from fast requests.
 
 use std::time::Duration;
 
@@ -9,18 +9,19 @@ pub use crate::telemetry::guard::{SLOTS, UNUSED};
 /// Thresholds of both versions in nanoseconds. A request is slow if it takes longer.
 ///
 /// An absolute limit has one slot; a ratio has two: one at stable's quantile, one at three times that, each multiplied by the
-/// ratio for the canary. Published every second from stable's past, they bind no one to a bucket of a histogram, and
-/// whatever they are, the test stays valid: only its power depends on them.
+/// ratio for the canary. They are published every second from stable's past, and need not be bounds of a histogram's buckets. The
+/// test is valid for any thresholds: only its power depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Stable's.
+    /// Thresholds of stable.
     pub stable: [u64; SLOTS],
-    /// The canary's.
+    /// Thresholds of the canary.
     pub canary: [u64; SLOTS],
 }
 
 impl Thresholds {
-    /// `quantile` returns stable's quantile over the last minutes; slots of one that isn't known yet stay unused.
+    /// Computes the thresholds. `quantile` returns stable's quantile over the last minutes; slots of an unknown quantile stay
+    /// unused.
     pub(super) fn new(slots: &[LatencySlot], quantile: impl Fn(f64) -> Option<Duration>) -> Self {
         let mut all = Self {
             stable: [UNUSED; SLOTS],

@@ -1,4 +1,4 @@
-//! What a guard says after a second.
+//! The results of a guard after a second.
 
 use super::counts::EventTally;
 use super::health::{HoldReason, Percent};
@@ -10,10 +10,10 @@ use super::rules::{ERRORS, FAR, RuleLimit};
 
 use crate::config::rollout::LatencyLimit;
 
-/// Evidence from which on a step isn't left for the next one: a verdict may be under way.
+/// Evidence from which on a step is prolonged, because a verdict may be under way.
 const LEANING: f64 = 10.0;
 
-/// What a rule limits.
+/// The kind of event that a rule limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardKind {
     /// Failed requests.
@@ -29,11 +29,11 @@ pub enum GuardKind {
 pub struct FailVerdict {
     /// The rule with the most evidence, as `errors x1.5`.
     pub guard: String,
-    /// What that rule limits.
+    /// Kind of event that the rule limits.
     pub kind: GuardKind,
     /// ln E of all rules together; at least ln(1/α).
     pub log_e: f64,
-    /// What was counted, in words.
+    /// The counts behind the verdict, in words.
     pub reason: String,
 }
 
@@ -50,16 +50,16 @@ pub struct Evidence {
     pub suspended: bool,
 }
 
-/// What was counted of one event.
+/// The counts of one event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SignalCounts {
-    /// The canary's, in the running step.
+    /// The canary's tally in the running step.
     pub step_canary: EventTally,
-    /// Stable's, in the running step.
+    /// Stable's tally in the running step.
     pub step_stable: EventTally,
-    /// The canary's, since the processes started.
+    /// The canary's tally since the processes started.
     pub canary: EventTally,
-    /// Stable's, since the processes started.
+    /// Stable's tally since the processes started.
     pub stable: EventTally,
 }
 
@@ -126,7 +126,7 @@ impl Guard {
         self.total_evidence() >= LEANING.ln()
     }
 
-    /// Returns why the rollout should hold: stable fails too, or what fails on the canary fails on stable as well.
+    /// Returns why the rollout should hold: stable fails too, or requests that fail on the canary fail on stable as well.
     pub fn held_because(&self) -> Option<HoldReason> {
         if let Some(reason) = self.state.health.both_fail() {
             return Some(reason);
@@ -136,7 +136,7 @@ impl Guard {
             let limit = rule.absolute.filter(|_| rule.parts[0].signal == ERRORS)?;
             (rate > limit).then_some(HoldReason::StableAboveLimit { rate, limit })
         });
-        // A stable without traffic has nothing to say.
+        // Without traffic stable can't be judged.
         let broken = broken.filter(|_| !self.state.is_alone());
         broken
             .reduce(|a, _| a)
@@ -187,7 +187,7 @@ impl Guard {
         }
     }
 
-    /// Names what was counted by the rule, in the running step.
+    /// Describes the counts of the rule in the running step.
     fn reason(&self, ix: usize) -> String {
         let part = self.leading_part(ix);
         let (canary, stable) = self.step_counts(self.rules.rules[ix].parts[part].signal);

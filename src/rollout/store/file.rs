@@ -17,11 +17,11 @@ use super::{Evidence, JournalEntry, RolloutStore, StoreError, StoreEvent, Stored
 
 /// A journal of this size is compacted.
 const COMPACT: u64 = 1 << 20;
-/// Entries that a compacted journal keeps, at most.
+/// Most entries that a compacted journal keeps.
 const KEPT: usize = 200;
-/// Size of a compacted journal, at most, unless its last entry is larger.
+/// Largest size of a compacted journal in bytes, unless its last entry is larger.
 const KEPT_BYTES: usize = 1 << 19;
-/// By how much a journal that could not be compacted grows before it is tried again.
+/// Number of bytes by which a journal that could not be compacted grows before the next attempt.
 const COMPACT_AGAIN: u64 = 1 << 17;
 
 /// A store in a directory.
@@ -37,7 +37,7 @@ pub struct FileStore {
 pub struct Opened {
     /// The store.
     pub store: FileStore,
-    /// Whether it has the journal of any service. If not, nothing is known of earlier rollouts.
+    /// Whether the store has the journal of any service. If not, no earlier rollout is known.
     pub known: bool,
 }
 
@@ -120,9 +120,9 @@ impl Drop for FileStore {
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     revision: u64,
-    /// Length of the part that reads, in bytes.
+    /// Length of the readable part, in bytes.
     length: u64,
-    /// The file that this was read from: a compaction by another process replaces it.
+    /// The inode of the file that was read: a compaction by another process replaces the file.
     inode: u64,
     /// Length from which on the journal is compacted.
     compact_at: u64,
@@ -142,7 +142,7 @@ impl Writer {
                 Request::Change(service, expected, entry) => {
                     let result = self.append(&service, expected, &entry);
                     if result.is_err() {
-                        // What is on disk is read again before the next change.
+                        // The state on disk is read again before the next change.
                         self.journals.remove(&service);
                     }
                     let result = result.map(|revision| Stored {
@@ -185,8 +185,8 @@ impl Writer {
             return Err(located(&path, StoreError::Corrupt(what)));
         }
         if let Err(error) = write_at(&mut file, tail.length, line.as_bytes()) {
-            // The entry doesn't count, so it should not be found later. If that fails too, it may be: then the change, made again, is
-            // a conflict with itself.
+            // The entry doesn't count, so it should not be found later. If this fails too, it may be found: then the change, made
+            // again, conflicts with itself.
             let _ = file.set_len(tail.length);
             return Err(failed(&path, &error));
         }
@@ -202,8 +202,8 @@ impl Writer {
         Ok(revision)
     }
 
-    /// Opens and locks a journal: a predecessor may still write during a takeover. Returns its inode and length as well. It is created
-    /// only for the first entry.
+    /// Opens and locks a journal: a predecessor may still write during a takeover. Returns its inode and length as well. It is
+    /// created only for the first entry.
     fn lock(&self, path: &Path, expected: u64) -> Result<(File, u64, u64), StoreError> {
         loop {
             let is_new = expected == 0 && !path.exists();
@@ -213,7 +213,7 @@ impl Writer {
                     let what = format!("entries 1 to {expected} are gone");
                     return Err(located(path, StoreError::Corrupt(what)));
                 }
-                // Removed since a moment ago: it is created now.
+                // The file was removed a moment ago: it is created now.
                 Err(error) if error.kind() == ErrorKind::NotFound && !is_new => continue,
                 Err(error) => return Err(failed(path, &error)),
             };
@@ -236,7 +236,7 @@ impl Writer {
     }
 }
 
-/// Rewrites a journal with its last entries. If that fails, as on a full disk, the journal stays as it is and counts all the same.
+/// Rewrites a journal with its last entries. If that fails, as on a full disk, the journal stays as it is and remains valid.
 fn compacted(path: &Path, tail: Tail) -> Tail {
     match compact(path) {
         Ok((length, inode)) => Tail {
@@ -291,7 +291,7 @@ fn tail(file: &mut File, inode: u64) -> Result<Tail, StoreError> {
     })
 }
 
-/// Writes a line behind the part that reads, in place of an incomplete one, and flushes it to disk.
+/// Writes a line after the readable part, in place of an incomplete one, and flushes it to disk.
 fn write_at(file: &mut File, length: u64, line: &[u8]) -> io::Result<()> {
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length))?;
@@ -311,7 +311,7 @@ fn has_journals(directory: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
-        // An empty one was about to get its first entry when the process was killed.
+        // An empty journal was about to get its first entry when the process was killed.
         if path.extension().is_some_and(|kind| kind == "journal") && entry.metadata()?.len() > 0 {
             return Ok(true);
         }

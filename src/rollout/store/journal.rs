@@ -8,8 +8,8 @@
 //! └ version of the format
 //! ```
 //!
-//! A process that is killed while it appends leaves a last line without its end. It never counted, so it is dropped. Anything else
-//! that doesn't read is damage.
+//! A process that is killed while it appends leaves a last line without its end. It never counted, so it is dropped. Any other line
+//! that can't be read is damage.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -23,7 +23,7 @@ const FORMAT: u32 = 1;
 pub(super) struct Journal {
     /// Sequence number and entry, oldest first.
     pub entries: Vec<(u64, JournalEntry)>,
-    /// Length of the part that reads, in bytes.
+    /// Length of the readable part, in bytes.
     pub length: usize,
 }
 
@@ -37,7 +37,7 @@ impl Journal {
 /// Writes an entry as a line.
 ///
 /// # Errors
-/// It can't be written as JSON.
+/// The entry can't be written as JSON.
 pub(super) fn line(seq: u64, entry: &JournalEntry) -> serde_json::Result<String> {
     let json = serde_json::to_string(entry)?;
     let check = checksum(FORMAT, seq, &json);
@@ -51,14 +51,14 @@ fn checksum(format: u32, seq: u64, json: &str) -> u64 {
 /// Reads a journal.
 ///
 /// # Errors
-/// It is damaged, beyond an incomplete last line.
+/// The journal is damaged, beyond an incomplete last line.
 pub(super) fn read(bytes: &[u8]) -> Result<Journal, StoreError> {
     let mut journal = Journal::default();
     let mut number = 0;
     while journal.length < bytes.len() {
         let rest = &bytes[journal.length..];
         number += 1;
-        // The last line, incomplete.
+        // The last line is incomplete.
         let Some(end) = memchr::memchr(b'\n', rest) else {
             break;
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Longest name of a service that is written out in a file name, in bytes.
 const LONGEST_NAME: usize = 100;
-/// Extension of a file that is going to replace another.
+/// Extension of a file that is going to replace another one.
 const NEW: &str = "new";
 
 /// The file of a service. Bytes of its name other than letters, digits, `-` and `_` are percent-encoded; a long name is hashed.
@@ -37,23 +37,23 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = replacement(path);
     let replaced = write(&new, bytes).and_then(|()| fs::rename(&new, path));
     if replaced.is_err() {
-        // It may not exist, and is removed at the next start otherwise.
+        // The file may not exist. Otherwise it is removed at the next start.
         let _ = fs::remove_file(&new);
     }
     replaced?;
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Where the new contents of a file are prepared. Two processes share the directory during a takeover, and a service has files of two
-/// kinds, so that each of them has a name of its own.
+/// The path at which the new contents of a file are prepared. Two processes share the directory during a takeover, and a service
+/// has files of two kinds, so that each of them has a name of its own.
 pub(super) fn replacement(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.{NEW}", std::process::id()));
     PathBuf::from(name)
 }
 
-/// Removes replacements that processes left behind which were killed. A living process whose replacement is removed reports an error
-/// and keeps the file as it was.
+/// Removes replacements that processes left behind which were killed. A living process whose replacement is removed reports an
+/// error and keeps the file as it was.
 pub(super) fn remove_leftovers(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

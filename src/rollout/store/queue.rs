@@ -1,11 +1,11 @@
-//! What the thread of a store has to write. Changes come first, in their order; of evidence only the latest of each service is kept.
+//! The queue of a store's writer thread. Changes come first, in their order; of evidence only the latest of each service is kept.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Evidence, JournalEntry};
 
-/// Something to write.
+/// A request to write.
 #[derive(Debug, PartialEq)]
 pub(super) enum Request {
     /// A change of the state of a service that has this revision.
@@ -16,8 +16,8 @@ pub(super) enum Request {
 
 /// Requests of the control thread to the writer. Neither waits for the other's work.
 ///
-/// Its length is bounded by the number of services: evidence that is not written yet is replaced by newer evidence, and a service has
-/// one change on its way at a time.
+/// Its length is bounded by the number of services: evidence that is not written yet is replaced by newer evidence, and a service
+/// has one change on its way at a time.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pending: Mutex<Pending>,
@@ -53,7 +53,7 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Ends the queue. What is in it is still taken.
+    /// Ends the queue. Requests that are already in it are still taken.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.arrived.notify_one();
@@ -80,7 +80,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // Nothing in here can panic halfway through a change of the queue.
+        // No code that holds this lock can panic halfway through a change of the queue.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
