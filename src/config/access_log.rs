@@ -9,7 +9,7 @@ use super::share::Share;
 /// Where, how and which requests are logged: `[access_log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogSpec {
-    /// Where the lines go.
+    /// The output that lines are written to.
     pub to: LogTarget,
     /// The format of a line. Default [`LogFormat::Json`].
     pub format: LogFormat,
@@ -22,7 +22,7 @@ pub struct AccessLogSpec {
     pub fields: Vec<LoggedField>,
 }
 
-/// Where the lines of the access log go.
+/// The output of the access log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LogTarget {
     /// A file, which is created with mode 0640 if it is missing. Its directory must exist.
@@ -63,7 +63,7 @@ words! {
 pub struct LoggedField {
     /// The field as in the configuration, with header names in lower case; the key of the value in a line.
     pub key: String,
-    /// What is logged.
+    /// The part of the request that is logged.
     pub source: FieldSource,
 }
 

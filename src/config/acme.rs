@@ -11,13 +11,14 @@ pub struct AcmeSpec {
     pub directory: String,
     /// Address for messages about the account. Default `None`.
     pub email: Option<String>,
-    /// How the authority makes sure that a name leads here. Default [`AcmeChallenge::Http`].
+    /// How the authority checks that a name leads to this proxy. Default [`AcmeChallenge::Http`].
     pub challenge: AcmeChallenge,
     /// PEM file with the authorities that the directory's own certificate is checked against. Default `None`: the system's.
     pub ca: Option<PathBuf>,
     /// The key that binds the account to one that exists elsewhere (RFC 8555 section 7.3.4). Default `None`.
     pub external_account: Option<ExternalAccount>,
-    /// File with the key that seals what the members of a fleet share. Default `None`: each proxy orders its own certificates.
+    /// File with the key that seals the ACME state that the members of a fleet share. Default `None`: each proxy orders its own
+    /// certificates.
     pub seal_key_file: Option<PathBuf>,
     /// Directory of the account and the certificates.
     pub store: PathBuf,
@@ -38,20 +39,20 @@ pub struct ExternalAccount {
 }
 
 words! {
-    /// How the authority makes sure that a name leads here: `acme.challenge`.
+    /// How the authority checks that a name leads to this proxy: `acme.challenge`.
     #[derive(Default)]
     pub enum AcmeChallenge {
-        /// It requests a path of the name over HTTP, at port 80 (RFC 8555 section 8.3).
+        /// The authority requests a path of the name over HTTP, at port 80 (RFC 8555 section 8.3).
         #[default]
         Http "http-01",
-        /// It opens a TLS connection to the name, at port 443 (RFC 8737).
+        /// The authority opens a TLS connection to the name, at port 443 (RFC 8737).
         Tls "tls-alpn-01",
     }
 }
 
 /// The directory for accounts and certificates of one authority.
 pub(crate) fn store(state_dir: &Path, directory: &str) -> PathBuf {
-    // Another authority has another account, and its certificates must not be taken for those of this one.
+    // Another authority has another account, and its certificates must not be mixed up with those of this one.
     let authority = format!("{:016x}", xxh3_64(directory.as_bytes()));
     state_dir.join("acme").join(authority)
 }

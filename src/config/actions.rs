@@ -1,4 +1,4 @@
-//! What the proxy does with requests itself, beside picking a version: answers of its own, edits of heads.
+//! Actions of the proxy on requests, beside picking a version: answers of its own, edits of heads.
 //!
 //! The same keys can be written for a service, a version and a match rule. Like [`spec`](super::spec), these types hold validated
 //! values only.
@@ -59,9 +59,9 @@ pub struct Redirect {
 /// Edits of the header fields of requests and responses: `headers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Of requests, before they are forwarded.
+    /// Edits of requests, before they are forwarded.
     pub request: FieldEdits,
-    /// Of responses, those of the proxy itself included.
+    /// Edits of responses, those of the proxy itself included.
     pub response: FieldEdits,
 }
 
@@ -75,7 +75,7 @@ pub struct FieldEdits {
 }
 
 impl HeaderEdits {
-    /// These edits, and after them those of an inner table, which win where both are about the same field.
+    /// These edits, followed by those of an inner table. The inner ones win where both are about the same field.
     pub fn then(&self, inner: &Self) -> Self {
         Self {
             request: self.request.then(&inner.request),
@@ -83,7 +83,7 @@ impl HeaderEdits {
         }
     }
 
-    /// Whether nothing is edited.
+    /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.request.is_empty() && self.response.is_empty()
     }
@@ -102,7 +102,7 @@ impl FieldEdits {
         }
     }
 
-    /// Whether nothing is edited.
+    /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.drop.is_empty() && self.put.is_empty()
     }
@@ -123,9 +123,9 @@ pub enum PathRewrite {
     /// `strip_prefix` and `prefix`: the first is taken off if the path has it, in whole segments; then the other is put before
     /// the path. Neither ends in a slash; at least one isn't empty.
     Prefix {
-        /// What is taken off.
+        /// The prefix that is taken off.
         strip: String,
-        /// What is put before.
+        /// The prefix that is put before the rest.
         add: String,
     },
     /// `regex` and `to`: the first match is replaced, where `$1` stands for a group.
@@ -175,7 +175,7 @@ impl Answer {
         }
     }
 
-    /// The file that its body is read from.
+    /// The file that the body of the answer is read from.
     pub fn body_file(&self) -> Option<&PathBuf> {
         match self {
             Self::Respond(respond) => respond.body_file.as_ref(),

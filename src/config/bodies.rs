@@ -53,7 +53,7 @@ pub(super) fn read(
 }
 
 impl Spec {
-    /// The files that answers are read from.
+    /// The files that the bodies of answers are read from.
     pub fn body_files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         for service in &self.services {
@@ -83,7 +83,7 @@ fn each(service: &mut ServiceSpec, visit: &mut dyn FnMut(&mut Actions, &[PathSte
 
 fn content(file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("can't be read: {error}");
-    // Before the file is opened, because opening a named pipe blocks until it has a writer.
+    // Checked before the file is opened, because opening a named pipe blocks until it has a writer.
     if !std::fs::metadata(file).map_err(failed)?.is_file() {
         return Err("is not a regular file".to_owned());
     }

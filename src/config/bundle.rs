@@ -1,7 +1,7 @@
-//! One text for all files of a configuration: the main file, and behind it the files that it includes.
+//! One text for all files of a configuration: the main file, followed by the files that it includes.
 //!
 //! Each included file is preceded by [`SEPARATOR`], its path and a line feed. TOML allows that character nowhere, so that no valid
-//! file holds it; the text of a configuration without included files is its main file, byte for byte. History, undo, plans and
+//! file contains it. The text of a configuration without included files is its main file, byte for byte. History, undo, plans and
 //! hashes therefore treat both kinds alike.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 /// The control character FS.
 pub(super) const SEPARATOR: char = '\u{1c}';
 
-/// The beginning of the path of a part that etcd has, see [`shared`](super::shared).
+/// The beginning of the path of a part that is stored in etcd, see [`shared`](super::shared).
 pub(super) const SCHEME: &str = "etcd:";
 
 /// A file in a text.
@@ -26,7 +26,7 @@ pub(crate) struct FilePart<'t> {
 }
 
 impl<'t> FilePart<'t> {
-    /// A text that is one file, whatever it holds.
+    /// A text that is one file, whatever it contains.
     pub(super) fn single(text: &'t str) -> Self {
         Self {
             path: None,
@@ -35,12 +35,12 @@ impl<'t> FilePart<'t> {
         }
     }
 
-    /// Whether etcd has it.
+    /// Whether the part is stored in etcd.
     pub(crate) fn is_shared(&self) -> bool {
         self.path.is_some_and(|path| path.starts_with(SCHEME))
     }
 
-    /// The name of the file, where `main` is that of the main file.
+    /// The name of the file, where `main` is the name of the main file.
     pub(super) fn name(&self, main: &str) -> String {
         if let Some(path) = self.path.filter(|_| self.is_shared()) {
             return path.to_owned();
@@ -48,7 +48,7 @@ impl<'t> FilePart<'t> {
         self.file(Path::new(main)).display().to_string()
     }
 
-    /// The path of the file, where `main` is that of the main file. Shared tables have none.
+    /// The path of the file, where `main` is the path of the main file. Shared tables have none.
     pub(crate) fn file(&self, main: &Path) -> PathBuf {
         match (self.path, main.parent()) {
             (None, _) => main.to_owned(),
@@ -88,7 +88,7 @@ pub(crate) fn append(text: &mut String, path: &str, file: &str) {
     text.push_str(file);
 }
 
-/// The text with another one in place of that of a part.
+/// The text with `new` in place of the text of a part.
 pub(super) fn with_part(text: &str, part: &FilePart<'_>, new: &str) -> String {
     let end = part.start + part.text.len();
     [&text[..part.start], new, &text[end..]].concat()

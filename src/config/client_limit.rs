@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How much one client may do: `client_limits = { requests = "100/s" }`. At least one of the two limits is set.
+/// The limits of one client: `client_limits = { requests = "100/s" }`. At least one of the two is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// What tells clients apart. Default [`ClientKey::Ip`].
+    /// The property that tells clients apart. Default [`ClientKey::Ip`].
     pub by: ClientKey,
     /// The rate of requests. Default `None`: no limit.
     pub requests: Option<RequestRate>,
@@ -14,10 +14,10 @@ pub struct ClientLimits {
     pub connections: Option<u32>,
 }
 
-/// What tells clients apart.
+/// The property that tells clients apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClientKey {
-    /// `ip`: the client's address; of an IPv6 address the first 64 bits, which is what one subscriber gets.
+    /// `ip`: the client's address; of an IPv6 address the first 64 bits, because a subscriber gets at least that range.
     #[default]
     Ip,
     /// `header:NAME`: the value of a header field, whose name is in lower case. Requests without it count by address.

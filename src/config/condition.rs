@@ -45,7 +45,7 @@ macro_rules! subjects {
             pub(crate) const KEYS: &'static [(&'static str, SubjectKey)] = &[$(($key, subjects!(@key $variant $($name)?)),)+];
         }
 
-        /// As the file writes it: `header.x-canary`, `path`.
+        /// Writes the subject as in the configuration: `header.x-canary`, `path`.
         impl std::fmt::Display for Subject {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self {
@@ -75,12 +75,12 @@ subjects! {
     ClientFingerprint "tls.client.fingerprint": "the SHA-256 of the client's certificate, in lower-case hex";
 }
 
-/// What the key of a condition stands for.
+/// The attribute that the key of a condition stands for.
 #[derive(Debug)]
 pub(crate) enum SubjectKey {
-    /// An attribute of the name behind the key.
+    /// An attribute with a name, which follows the key.
     Named(fn(String) -> Subject),
-    /// This attribute.
+    /// An attribute without a name.
     Plain(Subject),
 }
 

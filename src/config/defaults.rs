@@ -1,4 +1,4 @@
-//! Defaults for keys that the file doesn't set. Those of the resilience policies are in `policy`.
+//! Defaults for keys that the file doesn't set. The defaults of the resilience policies are in `policy`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Diagnostics: what is wrong and where, what was expected and what to do.
+//! Diagnostics: a problem with its position, what was expected there, and advice.
 //!
 //! A [`Diagnostic`] is rendered in the style of rustc, with the line, a caret under the faulty part and a help line. It
 //! owns the lines that it shows, so it outlives the text.
@@ -94,12 +94,12 @@ impl Diagnostic {
         self.severity
     }
 
-    /// Returns what is wrong, in one line.
+    /// Returns the problem, in one line.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Returns what to do about it, if known. May have several lines.
+    /// Returns the advice, if there is any. May have several lines.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }

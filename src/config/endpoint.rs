@@ -51,7 +51,7 @@ pub struct NamedAddress {
 }
 
 impl EndpointAddress {
-    /// The address to connect to. `None` for a Unix socket, and for a name: it has to be looked up.
+    /// The address to connect to. `None` for a Unix socket, and for a name, which has to be looked up.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
@@ -60,7 +60,7 @@ impl EndpointAddress {
         }
     }
 
-    /// Whether it is an address that a name has.
+    /// Whether this is an address that a name has.
     pub fn is_resolved(&self) -> bool {
         matches!(self, Self::Resolved(_))
     }
@@ -70,7 +70,7 @@ impl EndpointAddress {
         match self {
             // A path is not a valid host.
             Self::Unix(_) => "localhost".to_owned(),
-            // A name that ends with a dot is absolute for DNS; servers know theirs without it.
+            // A name that ends with a dot is absolute in DNS. Servers know their names without it.
             Self::Resolved(named) => {
                 let name = named.name.trim_end_matches('.');
                 format!("{name}:{}", named.address.port())

@@ -1,8 +1,8 @@
 //! Edits of a configuration file that commands and the admin API make: shares, flags, versions, deployments, and the return to an
 //! earlier text.
 //!
-//! [`FileEdit::apply`] is pure: from the text of the file it makes the new text, which is valid, or says why it can't. The caller
-//! holds the lock on the file and writes.
+//! [`FileEdit::apply`] is pure: it makes the new text, which is valid, from the text of the file, or returns the reason why it
+//! can't. The caller holds the lock on the file and writes.
 
 use std::fmt;
 use std::io;
@@ -31,13 +31,13 @@ pub(crate) enum FileEdit {
     },
     /// Sets the endpoints or the label of a version, or both.
     Version(VersionEdit),
-    /// The same, and then starts what the service says: the rollout, or the cut-over if it has no plan.
+    /// Sets the endpoints or the label of a version, then starts the rollout of the service, or cuts over if it has no plan.
     Deploy(VersionEdit),
-    /// Puts an earlier text back. The file must still hold the text with the hash `running`.
+    /// Puts an earlier text back. The file must still have the text with the hash `running`.
     Restore { text: String, running: String },
 }
 
-/// New properties of a version. Those that are `None` stay.
+/// New properties of a version. `None` leaves a property unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VersionEdit {
     /// Name of the service.
@@ -50,14 +50,14 @@ pub(crate) struct VersionEdit {
     pub label: Option<String>,
 }
 
-/// What becomes of a version in the split.
+/// A change of a version's share or role in the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SplitChange {
-    /// `5%`: it gets this share.
+    /// `5%`: the version gets this share.
     Share(Share),
-    /// `rollout`: it follows the plan of its service.
+    /// `rollout`: the version follows the plan of its service.
     Rollout,
-    /// `stable`: it becomes stable and gets what the split leaves.
+    /// `stable`: the version becomes stable and gets what the split leaves.
     Stable,
 }
 
@@ -83,12 +83,12 @@ impl FromStr for SplitChange {
     }
 }
 
-/// What becomes of a flag.
+/// A change of a flag's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlagChange {
-    /// `5%`: it is on for this share of the users.
+    /// `5%`: the flag is on for this share of the users.
     Share(Share),
-    /// `rollout`: it follows the plan of its service.
+    /// `rollout`: the flag follows the plan of its service.
     Rollout,
 }
 
@@ -117,7 +117,7 @@ impl FromStr for FlagChange {
 pub(crate) struct EditedText {
     /// The text.
     pub text: String,
-    /// The configuration that it holds.
+    /// The configuration in the text.
     pub spec: Spec,
 }
 
@@ -128,7 +128,7 @@ pub(crate) enum EditRefusal {
     Unknown(String),
     /// The edit doesn't fit the current state of the file.
     Conflict(String),
-    /// The file isn't valid, or would no longer be. Holds rendered diagnostics.
+    /// The file isn't valid, or would no longer be. Contains rendered diagnostics.
     Invalid(String),
 }
 

@@ -1,6 +1,6 @@
 //! Locks the files of a configuration for an edit, and replaces those that the edit changes.
 //!
-//! The lock is that of the main file, also for an edit that changes only an included one.
+//! The lock is on the main file, also for an edit that changes only an included one.
 
 use std::fmt;
 use std::fs;
@@ -24,7 +24,7 @@ pub(crate) struct LockedFiles {
 pub(crate) struct FileError {
     /// The file.
     pub(crate) file: PathBuf,
-    /// Why.
+    /// The error.
     pub(crate) source: io::Error,
 }
 
@@ -43,11 +43,11 @@ pub(crate) struct WrittenFile {
     pub(crate) in_place: Option<InPlace>,
 }
 
-/// What an edit does to an included file, or to the main one.
+/// A change of a file by an edit: of an included one, or of the main one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileChange<'t> {
     part: FilePart<'t>,
-    /// The text before; `None` for a file that isn't there.
+    /// The text before; `None` for a file that doesn't exist.
     before: Option<&'t str>,
 }
 
@@ -91,7 +91,7 @@ impl LockedFiles {
             });
         }
         let mut changes = changes(&old, &new);
-        // A main file that included them before may have been undone, and left them where they are.
+        // An undo of the `include` in a main file leaves the included files where they are.
         changes.retain(|change| change.before.is_some() || !self.holds(&change.part));
         let mut written: Vec<WrittenFile> = Vec::new();
         for (done, change) in changes.iter().enumerate() {
@@ -110,7 +110,7 @@ impl LockedFiles {
         Ok(written)
     }
 
-    /// Whether the file of a part is there, with its text.
+    /// Whether the file of a part exists and has its text.
     fn holds(&self, part: &FilePart<'_>) -> bool {
         fs::read_to_string(part.file(&self.path)).is_ok_and(|text| text == part.text)
     }
@@ -151,7 +151,7 @@ impl LockedFiles {
         old: &[FilePart<'_>],
         new: &[FilePart<'_>],
     ) -> Result<Vec<WrittenFile>, FileError> {
-        // Malformed patterns lead to no file.
+        // Malformed patterns match no file.
         let included = include::files(&self.path, new[0].text).unwrap_or_default();
         let is_left = |part: &&FilePart<'_>| {
             let is_new = new.iter().any(|other| other.path == part.path);

@@ -11,21 +11,22 @@ use super::spec::UpstreamTls;
 pub struct FleetSpec {
     /// Members of etcd's cluster, without duplicates; at least one.
     pub etcd: Vec<EtcdUrl>,
-    /// The fleet's name. Proxies with the same one belong together.
+    /// Name of the fleet. Proxies with the same name belong together.
     pub name: String,
-    /// This proxy's name in the fleet. Default `None`: the name of the host.
+    /// Name of this proxy in the fleet. Default `None`: the name of the host.
     pub member: Option<String>,
-    /// How etcd is verified, and the certificate to present to it. Default `None`: by the system's authorities, without one.
+    /// How etcd is verified, and the certificate that is presented to it. Default `None`: the system's authorities, and no
+    /// certificate.
     pub tls: Option<UpstreamTls>,
-    /// Whom to log in as. Default `None`: etcd asks for no user, or takes the certificate's name.
+    /// The user to log in as. Default `None`: etcd asks for no user, or takes the certificate's name.
     pub user: Option<EtcdUser>,
     /// Whether `limits.requests` of a version holds for the fleet, so that each live member has its part. Default `false`.
     pub divide_limits: bool,
-    /// What becomes of a canary's share while etcd doesn't answer. Default [`OnLost::Stay`].
+    /// Treatment of a canary's share while etcd doesn't answer. Default [`OnLost::Stay`].
     pub on_lost: OnLost,
     /// How long a start waits for the shared state of rollouts. Default 5 s.
     pub join_wait: Duration,
-    /// The tables that etcd has for all members, without duplicates. Default none.
+    /// The tables that are stored in etcd for all members, without duplicates. Default none.
     pub share: Vec<SharedTable>,
 }
 
@@ -39,7 +40,7 @@ pub enum SharedTable {
 }
 
 impl SharedTable {
-    /// All of them.
+    /// All tables that can be shared.
     pub const ALL: [Self; 2] = [Self::Service, Self::Defaults];
 
     /// The name of the table.
@@ -51,13 +52,13 @@ impl SharedTable {
     }
 }
 
-/// What becomes of the shares of rollouts while etcd doesn't answer.
+/// Treatment of the shares of rollouts while etcd doesn't answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLost {
-    /// They stay as they are.
+    /// The shares stay as they are.
     #[default]
     Stay,
-    /// After this time they are 0, until etcd answers again.
+    /// After this time the shares are 0, until etcd answers again.
     Rollback(Duration),
 }
 
@@ -71,7 +72,7 @@ impl fmt::Display for OnLost {
 }
 
 impl FleetSpec {
-    /// Whether both are the same member of the same fleet, by the same way to etcd.
+    /// Whether both are the same member of the same fleet, with the same connection settings for etcd.
     pub(crate) fn is_same_member(&self, other: &Self) -> bool {
         let other = Self {
             on_lost: self.on_lost,

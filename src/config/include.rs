@@ -12,24 +12,24 @@ use super::bundle;
 use super::glob;
 use super::paths;
 
-/// The key.
+/// The name of the key.
 pub(super) const KEY: &str = "include";
 
-/// Most files that a configuration includes.
+/// Largest number of files that a configuration includes.
 const MOST_FILES: usize = 1000;
 
-/// Why a pattern leads nowhere.
+/// Why the files of a pattern can't be included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IncludeError {
     /// The position of the pattern in the list.
     pub(super) index: usize,
-    /// What is wrong.
+    /// The problem.
     pub(super) message: String,
-    /// What to do, or nothing.
+    /// Advice on how to solve it; may be empty.
     pub(super) help: String,
 }
 
-/// Why a text can't be a pattern; `None` if it can.
+/// The reason why a text can't be a pattern; `None` if it can.
 pub(super) fn fault(pattern: &str) -> Option<&'static str> {
     let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
     if name.is_empty() || matches!(name, "." | "..") {
@@ -47,7 +47,7 @@ pub(super) fn fault(pattern: &str) -> Option<&'static str> {
     None
 }
 
-/// The patterns in the text of a main file. Those that are malformed are left out: reading the text reports them.
+/// The patterns in the text of a main file. Malformed ones are left out: reading the text reports them.
 fn patterns(text: &str) -> Vec<(usize, String)> {
     // Most files include nothing, and need no second look. A key may be written with escapes.
     if !text.contains(KEY) && !text.contains('\\') {
@@ -93,7 +93,7 @@ pub(super) fn files(main: &Path, text: &str) -> Result<Vec<String>, Vec<IncludeE
     let mut seen = std::collections::HashSet::new();
     found.retain(|file| {
         let path = paths::directory(main).join(file);
-        // A pattern such as `*.toml` leads to the main file as well.
+        // A pattern such as `*.toml` matches the main file as well.
         let is_main = own.is_some() && fs::canonicalize(path).ok() == own;
         !is_main && seen.insert(file.clone())
     });
@@ -110,7 +110,7 @@ pub(super) fn files(main: &Path, text: &str) -> Result<Vec<String>, Vec<IncludeE
     }
 }
 
-/// The files that a pattern leads to from a directory, in the order of their names.
+/// The files in a directory that a pattern matches, in the order of their names.
 fn expand(from: &Path, pattern: &str) -> Result<Vec<String>, (String, String)> {
     let (directory, name) = match pattern.rsplit_once('/') {
         Some((directory, name)) => (&pattern[..=directory.len()], name),
@@ -149,7 +149,7 @@ fn names(directory: &Path, pattern: &str) -> std::io::Result<Vec<String>> {
             continue;
         };
         let hidden = name.starts_with('.') && !pattern.starts_with('.');
-        // A link that leads nowhere is kept, so that reading it reports it.
+        // A link to nothing is kept, so that reading it reports the error.
         if !hidden && matches(pattern, &name) && !entry.path().is_dir() {
             found.push(name);
         }
@@ -168,8 +168,8 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     glob::matches(pattern.as_bytes(), name.as_bytes())
 }
 
-/// Paths whose change may change what a main file includes: the patterns, and the files that they lead to now. Nothing where the
-/// main file can't be read.
+/// Paths whose change may change the files that a main file includes: the patterns, and the files that they match now. Empty if
+/// the main file can't be read.
 pub(crate) fn watched(main: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(main).unwrap_or_default();
     let directory = main.parent().unwrap_or(Path::new(""));
@@ -182,7 +182,7 @@ pub(crate) fn watched(main: &Path) -> Vec<PathBuf> {
     all.iter().map(|path| directory.join(path)).collect()
 }
 
-/// The files that a pattern with its directory leads to now.
+/// The files that a pattern with its directory matches now.
 pub(crate) fn listing(pattern: &Path) -> Vec<String> {
     let name = pattern.file_name().and_then(|name| name.to_str());
     let Some(name) = name.filter(|name| is_glob(name)) else {

@@ -72,7 +72,7 @@ pub(super) struct Unknown {
     pub(super) message: String,
     pub(super) label: &'static str,
     pub(super) help: String,
-    /// The key of the same table that was probably meant. If it is missing, that isn't reported as well.
+    /// The key of the same table that was probably meant. If that one is missing, its absence isn't reported as well.
     pub(super) meant: Option<&'static str>,
 }
 

@@ -59,7 +59,7 @@ impl Loaded {
         is_written(&bundle::parts(&self.text), path)
     }
 
-    /// The files with the services that each defines, the main file first. `main` is its path.
+    /// The files with the services that each defines, the main file first. `main` is the path of the main file.
     pub(crate) fn files(&self, main: &Path) -> Vec<ConfigFile> {
         let parts = bundle::parts(&self.text);
         let (_, included) = parts.split_at(1);
@@ -71,7 +71,7 @@ impl Loaded {
             path: part.file(main),
             services: bundle::services(part),
         }));
-        // No service is in two files, and those of the main file need no second parsing.
+        // No service is in two files, so the main file needs no second parsing.
         let elsewhere: HashSet<&String> = files.iter().flat_map(|file| &file.services).collect();
         let all = self.spec.services.iter().map(|service| &service.name);
         let own: Vec<String> = all
@@ -86,7 +86,7 @@ impl Loaded {
 /// A file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigFile {
-    /// Its path; relative if that of the main file is.
+    /// Path of the file; relative if the path of the main file is.
     pub(crate) path: PathBuf,
     /// Names of the services that it defines.
     pub(crate) services: Vec<String>,
@@ -113,7 +113,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
 /// Validates the text of a configuration as [`load`](load()) does, where `name` is the path of its main file.
 ///
 /// # Errors
-/// It isn't valid, or a `body_file` can't be read.
+/// The text isn't valid, or a `body_file` can't be read.
 pub(crate) fn of_text(text: String, name: &str) -> Result<Loaded, LoadFailure> {
     let hash = hash(text.as_bytes());
     let failure = |errors| LoadFailure {
@@ -202,8 +202,8 @@ pub(super) fn with_included(path: &Path, main: String) -> Result<String, LoadFai
     Ok(text)
 }
 
-/// The text without the character that separates files, so that a file can't pass for several. Another control character takes
-/// its place, which TOML forbids as well.
+/// The text with another control character, which TOML forbids as well, in place of the one that separates files. A file can't pass
+/// for several then.
 fn unseparated(text: String) -> String {
     match text.contains(bundle::SEPARATOR) {
         true => text.replace(bundle::SEPARATOR, "\u{1d}"),
@@ -240,7 +240,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
         };
         refuse(format!("the file can't be read: {error}"), Some(help))
     };
-    // Before the file is opened, because opening a named pipe blocks until it has a writer.
+    // Checked before the file is opened, because opening a named pipe blocks until it has a writer.
     let about = std::fs::metadata(path).map_err(unreadable)?;
     if about.is_dir() {
         let help = in_directory(path).map(|file| format!("did you mean {file}?"));

@@ -37,7 +37,7 @@ pub(super) fn locate(parts: &[FilePart<'_>], path: &[PathStep]) -> Option<TextSp
         let Some((depth, span)) = locate_in(part.text, path) else {
             continue;
         };
-        // A service stands in one file, but its table `service` in several.
+        // A service is defined in one file, but the table `service` may be in several.
         if best.as_ref().is_none_or(|(known, _)| *known < depth) {
             best = Some((depth, span.start + part.start..span.end + part.start));
         }

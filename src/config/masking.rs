@@ -1,14 +1,14 @@
-//! Hides credentials in what diagnostics show: the values of `trace.headers`, and passwords in URLs.
+//! Hides credentials in the lines that diagnostics show: the values of `trace.headers`, and passwords in URLs.
 //!
-//! A diagnostic may be about text that isn't valid TOML, and ends up in logs and in the admin API. So the lines are found by their
-//! looks, and rather too many are hidden than too few.
+//! A diagnostic may be about text that isn't valid TOML, and ends up in logs and in the admin API. So the lines are recognised by
+//! their form, and rather too many are hidden than too few.
 
 use std::ops::Range;
 
-/// What a hidden character is replaced with.
+/// Replacement of a hidden character.
 const HIDDEN: char = '*';
 
-/// The table that a line is in, as far as it matters.
+/// The table that a line is in, as far as this module distinguishes tables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Top,
@@ -34,7 +34,7 @@ impl Place {
         }
     }
 
-    /// Whether a line in this table holds credentials or begins a table that does.
+    /// Whether a line in this table contains credentials or begins a table that does.
     fn is_secret(self, line: &str) -> bool {
         let key = line.trim_start_matches(['"', '\'']);
         match self {
@@ -64,7 +64,7 @@ pub(super) fn secret_lines(text: &str, mut start: usize) -> Vec<Range<usize>> {
         start = range.end;
         if line.starts_with('[') && line.contains(']') {
             (place, is_open) = (Place::of_header(line), false);
-            // Nothing may follow in its line, but something may be there.
+            // Nothing valid can follow in its line, but the text may be invalid.
             let rest = line.rsplit(']').next().unwrap_or_default();
             if matches!(place, Place::Trace | Place::Headers) && !rest.trim().is_empty() {
                 found.push(range);
@@ -83,7 +83,7 @@ pub(super) fn secret_lines(text: &str, mut start: usize) -> Vec<Range<usize>> {
     found
 }
 
-/// The line with as many characters, of which only keys and punctuation are left.
+/// The line with only its keys and punctuation readable. Its length in characters stays the same.
 pub(super) fn masked(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     for (word, is_hidden) in words(line) {
@@ -95,13 +95,13 @@ pub(super) fn masked(line: &str) -> String {
     shown
 }
 
-/// Whether a text holds a word that [`masked`] hides in the line. Those of one or two letters could be in any text.
+/// Whether a text contains a word that [`masked`] hides in the line. Words of one or two letters could be in any text.
 pub(super) fn reveals(text: &str, line: &str) -> bool {
     let mut hidden = words(line).into_iter().filter(|(_, is_hidden)| *is_hidden);
     hidden.any(|(word, _)| word.chars().nth(2).is_some() && text.contains(word))
 }
 
-/// A text with as many characters, in which the password of each URL (`scheme://user:password@host`) is hidden.
+/// A text in which the password of each URL (`scheme://user:password@host`) is hidden. Its length in characters stays the same.
 pub(super) fn without_passwords(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -111,7 +111,7 @@ pub(super) fn without_passwords(text: &str) -> String {
         rest = after;
         let ends = |c: char| c.is_whitespace() || "/?#\"'`,".contains(c);
         let authority = &after[..after.find(ends).unwrap_or(after.len())];
-        // The last `@` counts: a password may have been written with one of its own.
+        // The last `@` separates the host: a password may contain one itself.
         let user = authority.rsplit_once('@').map(|(user, _)| user);
         if let Some((name, password)) = user.and_then(|user| user.split_once(':')) {
             shown.push_str(name);

@@ -1,7 +1,8 @@
 //! Parses the files of a configuration and joins them in one document, whose spans are those of the whole text.
 //!
-//! Included files hold services, and the tables that a fleet shares may hold defaults as well. Their tables are moved into the `service` table of the main file, so that everything that
-//! reads the document, and compares services with each other, finds them together.
+//! Included files hold services, and the tables that a fleet shares may hold defaults as well. Their tables are moved into the
+//! `service` table of the main file, so that everything that reads the document, and compares services with each other, finds them
+//! together.
 
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ fn add_table<'t>(
     root.insert(key, value);
 }
 
-/// Reports something that is in the file and in the fleet's tables.
+/// Reports a key that is both in the file and in the fleet's tables.
 fn twice(what: &str, span: Range<usize>, first: Range<usize>, out: &mut Problems) {
     let message = format!("{what} is in the file and in the fleet's tables");
     out.error(span, message)
@@ -76,7 +77,7 @@ fn not_shared(key: &str, span: Range<usize>, out: &mut Problems) {
         .help("move it to the file, or name it in `fleet.share`, which may have \"service\" and \"defaults\"");
 }
 
-/// Adds the services of an included file to those that there are.
+/// Adds the services of an included file to those of the document.
 fn add_services<'t>(
     root: &mut DeTable<'t>,
     (key, value): (Spanned<DeString<'t>>, Spanned<DeValue<'t>>),
@@ -97,7 +98,7 @@ fn add_services<'t>(
         root.insert(key, services);
         return;
     };
-    // A main file whose `service` is something else is reported where it is read.
+    // A main file whose `service` isn't a table is reported where it is read.
     let DeValue::Table(all) = all.get_mut() else {
         return;
     };
@@ -134,7 +135,7 @@ fn moved_key(key: Spanned<DeString<'_>>, by: usize) -> Spanned<DeString<'_>> {
     Spanned::new(moved_span(key.span(), by), key.into_inner())
 }
 
-/// The value with all spans moved. The depth of the recursion is limited by the parser.
+/// Moves all spans of a value by an offset. The depth of the recursion is limited by the parser.
 fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
     let span = moved_span(value.span(), by);
     let inner = match value.into_inner() {

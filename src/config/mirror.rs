@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::share::Share;
 use crate::index::VersionIx;
 
-/// Which requests are copied, where the copies go, and what is compared.
+/// The requests that are copied, the target of the copies, and the parts of responses that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSpec {
     /// The version that gets the copies, as an index into [`ServiceSpec::versions`](super::spec::ServiceSpec::versions).
@@ -15,7 +15,7 @@ pub struct MirrorSpec {
     pub share: Share,
     /// Methods of the requests that are copied, in upper case. Default GET and HEAD.
     pub methods: Vec<String>,
-    /// What is compared between the response to a request and the response to its copy. Default the status.
+    /// Parts that are compared between the response to a request and the response to its copy. Default the status.
     pub diff: Vec<MirrorDiff>,
     /// Largest request body that is copied, and largest response body that is compared; 1 KiB to 16 MiB. Default 64 KiB.
     pub body_bytes: usize,

@@ -81,7 +81,7 @@ pub(crate) fn parse_bundle(text: &str, file_name: &str) -> Result<Spec, Vec<Diag
 /// Like [`parse_bundle`], but also returns warnings, and reads the bodies that are part of the configuration.
 ///
 /// # Errors
-/// Returns every error in the text, in text order, or else those of the bodies.
+/// Returns every error in the text, in text order, or else the errors of the bodies.
 pub(crate) fn parse_with_files(
     text: &str,
     file_name: &str,
@@ -111,7 +111,7 @@ fn parse_parts(
     let mut problems = Problems::default();
     let mut readable = String::with_capacity(text.len());
     for part in parts {
-        // Between two files is the path of the second.
+        // The path of the second file stands between the two.
         readable.push_str(&text[readable.len()..part.start]);
         let mut found = Problems::default();
         if foreign::foreign(part, &mut found) {

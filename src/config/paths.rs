@@ -90,7 +90,7 @@ pub(crate) fn control_socket(state_dir: &Path, config: &Path) -> io::Result<Path
 /// `STATE_DIR/handover-<16 hex digits>.sock`, with the same digits as the control socket.
 ///
 /// # Errors
-/// Same as for [`control_socket`].
+/// Fails for the same reasons as [`control_socket`].
 pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("handover", state_dir, config)
 }
@@ -99,7 +99,7 @@ pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<Pat
 /// `STATE_DIR/history/<16 hex digits>`, with the same digits as the control socket.
 ///
 /// # Errors
-/// Same as for [`control_socket`].
+/// Fails for the same reasons as [`control_socket`].
 pub(crate) fn history_dir(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     Ok(state_dir.join("history").join(digits(config)?))
 }

@@ -22,7 +22,7 @@ pub struct Policies {
     pub limits: Limits,
     /// Retries of failed requests.
     pub retry: Retry,
-    /// Grace periods of what is removed.
+    /// Grace periods for work on endpoints, versions and listeners that are removed.
     pub drain: DrainPolicy,
     /// Sticky sessions. Default `None`: off.
     pub sticky: Option<Sticky>,
@@ -58,7 +58,7 @@ pub struct HealthPolicy {
     pub fall: u32,
 }
 
-/// What a health check does, and when it passes.
+/// The request of a health check, and the condition under which it passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// `/path`: a GET passes with a status from 200 to 399.
@@ -207,7 +207,7 @@ pub struct RetryOn {
     pub statuses: Vec<u16>,
 }
 
-/// Grace periods for what still runs on an endpoint, version or listener that is removed: `[service.NAME.drain]`.
+/// Grace periods for work that still runs on an endpoint, version or listener that is removed: `[service.NAME.drain]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainPolicy {
     /// Grace period for requests in flight. Default 30 s.
@@ -225,7 +225,7 @@ impl Default for DrainPolicy {
     }
 }
 
-/// After which time an idempotent request without a response head gets a second try on another endpoint: `hedge`.
+/// The delay after which an idempotent request without a response head gets a second try on another endpoint: `hedge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hedge {
     /// A quantile of the durations of the version's requests over the last minute.
@@ -259,7 +259,7 @@ pub struct Sticky {
 }
 
 impl Sticky {
-    /// Creates a policy with defaults for everything but what a session stays on.
+    /// Creates a policy that keeps sessions on their endpoint or only on their version, with defaults for everything else.
     pub fn new(to_endpoint: bool) -> Self {
         Self {
             cookie: "cutover".to_owned(),

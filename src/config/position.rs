@@ -1,4 +1,4 @@
-//! Positions in the files of a configuration: line, column, and the line with what is below it.
+//! Positions in the files of a configuration: line, column, and the line with carets below it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,9 +95,9 @@ impl<'t> SourceLines<'t> {
 pub(super) struct Position {
     /// The name of the file.
     pub(super) file: Arc<str>,
-    /// Counts from 1.
+    /// Number of the line, from 1.
     pub(super) line: usize,
-    /// Counts characters from 1.
+    /// Number of the column in characters, from 1.
     pub(super) column: usize,
     /// The line as it is printed.
     shown: String,

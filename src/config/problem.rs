@@ -23,7 +23,8 @@ pub(super) struct Problem {
     pub(super) label: String,
     pub(super) also: Option<(TextSpan, String)>,
     pub(super) help: Option<String>,
-    /// Whether something is missing. Unreliable if parts of the text couldn't be parsed: it may be in one of them.
+    /// Whether the problem is that something is missing. Unreliable if parts of the text couldn't be parsed: it may be in one of
+    /// them.
     pub(super) absence: bool,
     /// The path of the table and the key that is missing in it.
     pub(super) missing: Option<(String, &'static str)>,

@@ -80,7 +80,7 @@ impl Problems {
             .partition(|d| d.severity() == Severity::Error)
     }
 
-    /// Drops problems that may only follow from invalid TOML. Those before index `from`, the syntax errors themselves, stay.
+    /// Drops problems that may only follow from invalid TOML. The problems before index `from`, the syntax errors themselves, stay.
     pub(super) fn forget_consequences(&mut self, from: usize) {
         if self.broken.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Guesses what a quantity that can't be parsed was meant to be: `5 %` is `5%`, `30sec` is `30s`, a size of `10m` is `10MiB`.
+//! Guesses the intended form of a quantity that can't be parsed: `5 %` is `5%`, `30sec` is `30s`, a size of `10m` is `10MiB`.
 //!
 //! Every suggestion is checked with the parser, so it is always valid and never equal to the input.
 

@@ -177,7 +177,7 @@ impl<'t> RawValue<'t> {
         .label(format!("expected {expected}, found {}", self.found()))
     }
 
-    /// Returns the integer, if it is one that fits.
+    /// Returns the integer, if the value is one that fits.
     pub(super) fn as_integer(&self) -> Option<i64> {
         let DeValue::Integer(number) = self.node else {
             return None;
@@ -205,7 +205,7 @@ impl<'t> RawValue<'t> {
         text
     }
 
-    /// Returns the string, if it is one.
+    /// Returns the string, if the value is one.
     pub(super) fn as_text(&self) -> Option<RawString<'t>> {
         let DeValue::String(value) = self.node else {
             return None;
@@ -254,7 +254,7 @@ impl<'t> RawValue<'t> {
         vec![self.clone()]
     }
 
-    /// Returns the table, if it is one.
+    /// Returns the table, if the value is one.
     pub(super) fn as_table(&self) -> Option<RawTable<'t>> {
         let DeValue::Table(entries) = self.node else {
             return None;
@@ -268,7 +268,7 @@ impl<'t> RawValue<'t> {
         })
     }
 
-    /// Returns the items, if it is a list.
+    /// Returns the items, if the value is a list.
     pub(super) fn as_list(&self) -> Option<Vec<RawValue<'t>>> {
         let DeValue::Array(items) = self.node else {
             return None;

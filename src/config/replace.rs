@@ -194,7 +194,7 @@ pub(super) fn create(path: &Path, text: &str, like: &Path) -> io::Result<()> {
 /// Creates or replaces a file that only this user can read. Readers see either the old or the new text.
 ///
 /// # Errors
-/// It can't be written.
+/// The file can't be written.
 pub(crate) fn private(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let (temporary, file) = create_beside(path, directory)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::share::{PathPattern, Share};
 use crate::index::{FlagIx, VersionIx};
 
-/// What follows a rollout: its share is that of the step which the rollout has reached.
+/// The subject that follows a rollout: its share is the one that the rollout has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolloutSubject {
     /// A canary: the users of the version are compared with those of stable.
@@ -23,17 +23,17 @@ pub enum RolloutSubject {
 pub struct RolloutSpec {
     /// Steps in order, linear ones written out. Never empty; shares never fall.
     pub steps: Vec<RolloutStep>,
-    /// What judges the canary.
+    /// The limits by which the canary is judged.
     pub guard: GuardSpec,
     /// Requests that the version must answer before the first user reaches it. Default empty.
     pub smoke: Vec<SmokeCheck>,
     /// Calls that must succeed before the rollout continues.
     pub hooks: Hooks,
-    /// Where each change of state is reported. Default empty.
+    /// Receivers to which each change of state is reported. Default empty.
     pub notify: Vec<Notify>,
     /// External measurements, asked while a step holds. Default empty.
     pub queries: Vec<QuerySpec>,
-    /// What happens if the state directory knows nothing of earlier rollouts. Default [`UnknownPast::Start`].
+    /// Behaviour if the state directory has no record of earlier rollouts. Default [`UnknownPast::Start`].
     pub unknown: UnknownPast,
 }
 
@@ -42,11 +42,11 @@ pub struct RolloutSpec {
 pub struct RolloutStep {
     /// The canary's share, above 0.
     pub share: Share,
-    /// When the next step may begin.
+    /// The condition under which the next step may begin.
     pub hold: StepHold,
 }
 
-/// When a step ends.
+/// The condition under which a step ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepHold {
     /// `10% for 5m`: after this time, at least 1 s, unless the guard objects.
@@ -55,7 +55,7 @@ pub enum StepHold {
     Approval,
 }
 
-/// What judges a rollout: `[service.NAME.rollout.guard]`.
+/// The limits by which a rollout is judged: `[service.NAME.rollout.guard]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardSpec {
     /// Limits of the error rate; all are weighed together. Default 1 %, +0.5 % and x1.5. Empty: errors aren't judged.
@@ -68,11 +68,11 @@ pub struct GuardSpec {
     pub confidence: f64,
     /// Requests of the canary that a step needs to pass. Default 200.
     pub min_requests: u64,
-    /// What happens if a step ends with fewer. Default [`OnSilence::Hold`].
+    /// Behaviour if a step ends with fewer requests. Default [`OnSilence::Hold`].
     pub on_silence: OnSilence,
-    /// What a failing verdict causes. Default [`OnFail::Rollback`].
+    /// Behaviour after a failing verdict. Default [`OnFail::Rollback`].
     pub on_fail: OnFail,
-    /// How long the latency of a fresh canary isn't judged, from its first traffic on. Default 0 s.
+    /// Time from its first traffic on in which the latency of a canary isn't judged. Default 0 s.
     pub warmup: Duration,
     /// Whether a step, except the last, may end once the canary is proven to be within all limits. Default `false`.
     pub early: bool,
@@ -130,17 +130,17 @@ impl Quantile {
 /// A limit of a quantile of the canary's latency.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LatencyLimit {
-    /// `500ms`: at most this, or stable's if that is longer.
+    /// `500ms`: at most this duration, or stable's if that is longer.
     Absolute(Duration),
-    /// `x1.3`: at most this many times stable's.
+    /// `x1.3`: at most this many times stable's duration.
     Ratio(f64),
 }
 
 words! {
-    /// What happens at the end of a step with too few requests for a verdict.
+    /// Behaviour at the end of a step with too few requests for a verdict.
     #[derive(Default)]
     pub enum OnSilence {
-        /// The rollout holds until there are enough.
+        /// The rollout holds until there are enough requests.
         #[default]
         Hold "hold",
         /// The step is prolonged by its own length, once; then the rollout holds.
@@ -151,7 +151,7 @@ words! {
 }
 
 words! {
-    /// What a failing verdict causes.
+    /// Behaviour after a failing verdict.
     #[derive(Default)]
     pub enum OnFail {
         /// The canary loses its share, and the plan is latched.
@@ -163,13 +163,13 @@ words! {
 }
 
 words! {
-    /// What happens with a rollout whose past is unknown, because the state directory is new or was lost.
+    /// Behaviour of a rollout whose past is unknown, because the state directory is new or was lost.
     #[derive(Default)]
     pub enum UnknownPast {
-        /// It starts.
+        /// The rollout starts.
         #[default]
         Start "start",
-        /// It waits for `cutover resume`.
+        /// The rollout waits for `cutover resume`.
         Hold "hold",
     }
 }
@@ -183,7 +183,7 @@ pub struct SmokeCheck {
     pub target: String,
     /// Additional request headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The request body. One given as a TOML table is JSON here.
+    /// The request body. A body given as a TOML table is JSON here.
     pub body: Option<SmokeBody>,
     /// Expected status: exact (200 to 200), or a class (`2xx`, 200 to 299).
     pub status: (u16, u16),
@@ -196,9 +196,9 @@ pub struct SmokeCheck {
 /// The body of a smoke request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SmokeBody {
-    /// Sent as it is, as `text/plain` unless a header says otherwise.
+    /// A text that is sent as it is, as `text/plain` unless a header says otherwise.
     Text(String),
-    /// Sent as `application/json`.
+    /// A document that is sent as `application/json`.
     Json(serde_json::Value),
 }
 

@@ -1,4 +1,4 @@
-//! Reads files that hold secrets, and refuses those that every user of the machine can read or write.
+//! Reads files with secrets, and refuses those that every user of the machine can read or write.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 pub(crate) struct Sections {
     /// The text of the tables.
     pub(crate) taken: String,
-    /// The text that is left.
+    /// The rest of the text.
     pub(crate) rest: String,
     /// The headers of the tables, each with its line, from 1.
     pub(crate) headers: Vec<(usize, String)>,
@@ -16,11 +16,11 @@ pub(crate) struct Sections {
 /// Takes the tables with these names, and the tables in them, out of a valid text. Comments directly above a header belong to it.
 ///
 /// # Errors
-/// One of them is written without a header of its own, such as `service.shop = { … }`. Holds its name.
+/// One of the tables is written without a header of its own, such as `service.shop = { … }`. Contains the name of that table.
 pub(crate) fn take(text: &str, names: &[&str]) -> Result<Sections, String> {
     let mut sections = Sections::default();
     let mut is_taken = false;
-    // Comments belong to what follows them.
+    // Comments belong to the entry that follows them.
     let mut comments = String::new();
     let mut start = 0;
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {

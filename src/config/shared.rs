@@ -1,8 +1,8 @@
 //! Tables that the members of a fleet share: `fleet.share`.
 //!
-//! etcd has their text. Each member keeps a copy of it in its state directory, and reads that like an included file: one more part
-//! of the configuration's text, whose path is that of the key in etcd. So a start without etcd has the last tables, and
-//! diagnostics, history, plans and undo treat them like those of the file.
+//! Their text is stored in etcd. Each member keeps a copy of it in its state directory and reads the copy like an included file: it
+//! is one more part of the configuration's text, whose path is that of the key in etcd. So a start without etcd uses the last
+//! tables, and diagnostics, history, plans and undo treat them like those of the file.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ use super::fleet::FleetSpec;
 use super::lower;
 use super::paths;
 
-/// Where the shared tables of a configuration are.
+/// The part and the copy of the shared tables of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SharedTables {
     /// The path of their part in the text: `etcd:/cutover/front/config`.
     pub(crate) part: String,
-    /// The member's copy. It need not exist.
+    /// The member's copy of the tables. The file need not exist.
     pub(crate) copy: PathBuf,
 }
 
-/// The names of the tables that a main file says the fleet shares.
+/// The names of the tables that the fleet shares according to a main file.
 pub(super) fn names<'t>(root: &'t DeTable<'_>) -> Vec<&'t str> {
     let share = match member(root, "fleet") {
         Some(DeValue::Table(fleet)) => member(fleet, "share"),
@@ -72,7 +72,7 @@ pub(crate) fn of_text(main: &str) -> Option<SharedTables> {
     let first = copies.next()?;
     let copy = match first.exists() {
         true => first,
-        // That of the packaged service, for commands of other users.
+        // For commands of other users: the copy of the packaged service.
         false => copies.find(|copy| copy.exists()).unwrap_or(first),
     };
     Some(SharedTables {
@@ -114,13 +114,13 @@ pub(crate) fn with_tables(text: &str, part: &str, tables: &str) -> String {
     }
 }
 
-/// Whether a text can be that of tables: it has none of the characters that TOML forbids, one of which separates files.
+/// Whether a text can consist of tables: it has none of the characters that TOML forbids, one of which separates files.
 pub(crate) fn is_tables(text: &str) -> bool {
     let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     text.chars().all(fits)
 }
 
-/// Whether a service is one of those that the fleet shares: the file says that it shares services, and has none of this name.
+/// Whether the fleet shares a service: the file shares the services, and has none of this name itself.
 pub(crate) fn has_service(main: &Path, service: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(main) else {
         return false;

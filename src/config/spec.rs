@@ -48,7 +48,7 @@ pub struct Spec {
     pub acme: Option<AcmeSpec>,
     /// How names of endpoints are looked up.
     pub dns: DnsSpec,
-    /// The proxies that this one belongs together with. Default `None`: it is alone.
+    /// The fleet that this proxy belongs to. Default `None`: none.
     pub fleet: Option<FleetSpec>,
     /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
     pub headers: HeaderEdits,
@@ -163,7 +163,7 @@ pub struct ListenerSpec {
     pub merge_slashes: bool,
     /// Pseudonym that requests get in `Via` (RFC 9110 section 7.6.3); `None` adds no `Via`. Default `cutover`.
     pub via: Option<String>,
-    /// What a single client may do. Default `None`: no limits.
+    /// Limits of a single client. Default `None`: no limits.
     pub client_limits: Option<ClientLimits>,
     /// Names of the services whose requests are accepted. Default `None`: all.
     pub services: Option<Vec<String>>,
@@ -172,7 +172,7 @@ pub struct ListenerSpec {
     pub proxy_protocol: bool,
     /// Networks of the peers that may send such a header. Default empty: every peer.
     pub proxy_sources: Vec<IpNet>,
-    /// Who may connect, if it is a Unix socket.
+    /// Permissions to connect, if it is a Unix socket.
     pub access: SocketAccess,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text. Those that the proxy obtains come last.
     pub certs: Vec<Cert>,
@@ -244,7 +244,7 @@ pub struct Cert {
     pub client_ca: Option<PathBuf>,
     /// Whether clients may do without a certificate. Only with `client_ca`; default [`ClientAuth::Required`].
     pub client_auth: ClientAuth,
-    /// Whether the proxy obtains it itself. Its files may then be missing; `cert` and `key` are the same file.
+    /// Whether the proxy obtains the certificate itself. The file, named by both `cert` and `key`, may then be missing.
     pub acme: bool,
 }
 
@@ -257,7 +257,7 @@ pub struct ServiceSpec {
     pub hosts: Vec<HostPattern>,
     /// Paths whose requests this service takes, without duplicates. Default empty: every path.
     pub paths: Vec<PathPattern>,
-    /// The version that gets what `split` leaves, as an index into `versions`. Defaults to the only version.
+    /// The version that gets the rest of the split, as an index into `versions`. Defaults to the only version.
     pub stable: VersionIx,
     /// Shares of the canaries, as indices into `versions` (never `stable`), in file order. They add up to at most 100 %.
     /// Default empty: stable gets everything.
@@ -265,7 +265,7 @@ pub struct ServiceSpec {
     /// The version or flag whose share follows the rollout (`split = { v2 = "rollout" }`). A version is listed in `split` with
     /// 0 %. Default `None`.
     pub rolling: Option<RolloutSubject>,
-    /// The plan of rollouts. Default `None`; always there if `rolling` is.
+    /// The plan of rollouts. Default `None`; always present if `rolling` is.
     pub rollout: Option<RolloutSpec>,
     /// Business events that are counted per version, in file order. Default empty.
     pub goals: Vec<GoalSpec>,
@@ -280,7 +280,7 @@ pub struct ServiceSpec {
     pub mirror: Option<MirrorSpec>,
     /// Maximum size of a request body in bytes; `None` is unlimited. Default: that of [`ProxyLimits`].
     pub body_bytes: Option<u64>,
-    /// What the proxy does with the service's requests itself. An answer leaves out preview hosts and rules with a version.
+    /// Actions of the proxy on the service's requests. An answer doesn't apply to preview hosts and rules with a version.
     pub actions: Actions,
     /// Load-balancing policy within a version. Default [`Balance::LeastRequest`].
     pub balance: Balance,
@@ -363,7 +363,7 @@ pub enum CohortKey {
     Ip,
 }
 
-/// A match rule: what happens to requests for which all conditions hold. `[[service.NAME.match]]`.
+/// A match rule, which applies to requests for which all conditions hold: `[[service.NAME.match]]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSpec {
     /// The conditions. A request matches if any of these alternatives does. Never empty.
@@ -373,7 +373,7 @@ pub struct RuleSpec {
     pub to: Option<VersionIx>,
     /// Whether matched requests never fail over to another version, even if this one is down. Default `false`.
     pub strict: bool,
-    /// What the proxy does with matched requests itself.
+    /// Actions of the proxy on matched requests.
     pub actions: Actions,
     /// How many of these requests a single client may send; never with connections. Default `None`: no limit.
     pub client_limits: Option<ClientLimits>,
@@ -424,7 +424,7 @@ pub struct VersionSpec {
     /// Time over which a new or recovered endpoint ramps up to its full weight, at least 1 ms. Default `None`: full weight at
     /// once.
     pub slow_start: Option<Duration>,
-    /// What the proxy does with the version's requests itself.
+    /// Actions of the proxy on the version's requests.
     pub actions: Actions,
     /// TLS towards its `https://` endpoints. Default `None`: the system's authorities, and no client certificate.
     pub tls: Option<UpstreamTls>,

@@ -30,7 +30,7 @@ pub(super) fn repair<'t>(text: &'t str, out: &mut Problems) -> Cow<'t, str> {
         out.broken(broken.clone());
         blank(text.to_mut(), broken);
     }
-    // Nothing further is worth reporting.
+    // Further errors aren't worth reporting.
     let all = 0..text.len();
     out.broken(all.clone());
     blank(text.to_mut(), all);
@@ -39,7 +39,7 @@ pub(super) fn repair<'t>(text: &'t str, out: &mut Problems) -> Cow<'t, str> {
 
 /// Replaces a byte order mark at the beginning with as many spaces.
 ///
-/// The TOML parser skips the mark, but what inspects the first line would take it for a part of the first word.
+/// The TOML parser skips the mark, but checks of the first line would take it for a part of the first word.
 fn without_byte_order_mark(text: &str) -> Cow<'_, str> {
     match text.strip_prefix(BYTE_ORDER_MARK) {
         Some(rest) => Cow::Owned(" ".repeat(BYTE_ORDER_MARK.len_utf8()) + rest),
@@ -170,7 +170,7 @@ fn blank(text: &mut String, span: TextSpan) {
     for byte in line.iter_mut().filter(|b| **b != b'\n') {
         *byte = b' ';
     }
-    // In double brackets, because it may occur more than once.
+    // The header has double brackets, because it may occur more than once.
     let placeholder = format!("[[{PLACEHOLDER}]]");
     if header && line.len() >= placeholder.len() && !line[..placeholder.len()].contains(&b'\n') {
         line[..placeholder.len()].copy_from_slice(placeholder.as_bytes());

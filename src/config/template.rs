@@ -39,7 +39,7 @@ words! {
 }
 
 impl Placeholder {
-    /// Those that values of header fields may hold.
+    /// The placeholders that values of header fields may contain.
     pub(super) const OF_FIELDS: &[Self] = &[
         Self::ClientIp,
         Self::Host,
@@ -52,14 +52,14 @@ impl Placeholder {
         Self::TlsSan,
         Self::TlsFingerprint,
     ];
-    /// Those that targets of redirects may hold.
+    /// The placeholders that targets of redirects may contain.
     pub(super) const OF_REDIRECTS: &[Self] = &[Self::Scheme, Self::Host, Self::Path, Self::Query];
 }
 
 /// A text with placeholders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    /// Its parts in order. Never two texts in a row.
+    /// Parts of the text, in order. Never two texts in a row.
     pub parts: Vec<TemplatePart>,
 }
 
@@ -72,10 +72,10 @@ pub enum TemplatePart {
     Value(Placeholder),
 }
 
-/// Why a text is no template.
+/// Why a text can't be parsed as a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TemplateError {
-    /// The bytes of the text that are wrong.
+    /// The range of bytes that is wrong.
     pub(super) at: Range<usize>,
     pub(super) message: String,
     pub(super) label: &'static str,
@@ -83,7 +83,7 @@ pub(super) struct TemplateError {
 }
 
 impl Template {
-    /// Parses a text that may hold these placeholders. A brace is written twice.
+    /// Parses a text that may contain these placeholders. A literal brace is written twice.
     pub(super) fn parse(text: &str, allowed: &[Placeholder]) -> Result<Self, TemplateError> {
         let mut template = Self::default();
         let mut at = 0;
@@ -123,7 +123,8 @@ impl Template {
         Ok(template)
     }
 
-    /// Renders the text. `put` appends the value of a placeholder, and returns `None` if it has none; then the text has none either.
+    /// Renders the text. `put` appends the value of a placeholder, and returns `None` if it has none; then the text has none
+    /// either.
     pub(crate) fn render(
         &self,
         mut put: impl FnMut(Placeholder, &mut Vec<u8>) -> Option<()>,

@@ -4,14 +4,15 @@ use std::fmt;
 
 use super::share::Share;
 
-/// Where traces are exported to, and which: `[trace]`.
+/// The receiver of traces, and the traces that are exported: `[trace]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceSpec {
     /// Base URL of a receiver of OTLP over HTTP; `/v1/traces` is appended. It may contain credentials.
     pub otlp: String,
     /// Further fields of requests to the receiver.
     pub headers: Vec<ExportField>,
-    /// Share of the traces that begin here which are exported. For a trace that a client has begun, its flag decides. Default 1 %.
+    /// Share of the traces beginning at this proxy that are exported. For a trace that a client has begun, its flag decides.
+    /// Default 1 %.
     pub sample: Share,
     /// Requests that are exported whatever `sample` or the client says. Default: all kinds.
     pub always: Vec<TracedKind>,
@@ -43,7 +44,7 @@ words! {
 }
 
 impl TraceSpec {
-    /// The receiver without what may be secret: user information, path and query.
+    /// The URL of the receiver without parts that may be secret: user information, path and query.
     pub fn receiver(&self) -> String {
         let uri = self.otlp.parse::<http::Uri>().unwrap_or_default();
         let host = uri.host().unwrap_or_default();

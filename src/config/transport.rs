@@ -1,4 +1,4 @@
-//! How connections are made secure and whom they announce: TLS of listeners and towards endpoints, and the PROXY protocol.
+//! Security of connections and the announcement of clients: TLS of listeners and towards endpoints, and the PROXY protocol.
 
 use std::path::PathBuf;
 
@@ -29,9 +29,9 @@ words! {
 pub struct UpstreamTls {
     /// PEM file with the authorities that issue the endpoints' certificates. Default `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// PEM file with the chain of the certificate to present to endpoints that ask for one. Default `None`: none.
+    /// PEM file with the chain of the certificate to present to endpoints that ask for one. Default `None`: no certificate.
     pub cert: Option<PathBuf>,
-    /// PEM file with its private key; there if `cert` is.
+    /// PEM file with the private key of `cert`; set if and only if `cert` is.
     pub key: Option<PathBuf>,
     /// The name that is sent (SNI, RFC 6066 section 3) and that the certificate must be valid for. Default `None`: the host of
     /// the endpoint.

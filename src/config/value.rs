@@ -1,7 +1,7 @@
 //! Typed reads of raw values: quantities with units, numbers with ranges and flags.
 //!
-//! The readers return `None` after they have reported an error. The `set_…` methods of a table overwrite a value that is
-//! there already, which is how a service's keys override the defaults one by one.
+//! The readers return `None` after they have reported an error. The `set_…` methods of a table overwrite an existing value, which
+//! is how a service's keys override the defaults one by one.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -188,10 +188,10 @@ fn bare_share(number: &str) -> String {
 /// Parses a quantity; the error is the label beside the caret.
 type Parse<T> = fn(&str) -> Result<T, String>;
 
-/// Guesses what was meant by a text that can't be parsed.
+/// Guesses the quantity that was meant by a text that can't be parsed.
 type Meant = fn(&str) -> Option<String>;
 
-/// Each method overwrites a value if the key is set and valid, and returns the span of the new value then.
+/// Each method overwrites a value if the key is set and valid, and then returns the span of the new value.
 impl RawTable<'_> {
     /// Reads a duration of at least `least`.
     pub(super) fn set_duration(

@@ -51,7 +51,7 @@ fn apply(
     let root = DeTable::parse(text).map_err(|e| EditError::Syntax(e.message().to_owned()))?;
     let service = ServiceEntry::find(text, root.get_ref(), service)?;
     let mut changes = change(&service)?;
-    // Apply from the end, so that the ranges before stay valid.
+    // Applied from the end, so that the earlier ranges stay valid.
     changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
     let mut text = text.to_owned();
     for (span, new) in changes {
@@ -60,7 +60,7 @@ fn apply(
     Ok(text)
 }
 
-/// A service in the text, and what to change in it.
+/// A service in the text, and the version or flag in it that is edited.
 pub(super) struct ServiceEntry<'t> {
     pub(super) text: &'t str,
     pub(super) name: &'t str,

@@ -7,19 +7,19 @@ use crate::config::units::quote;
 /// Why a text can't be edited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
-    /// The text isn't TOML. Holds the parser's message.
+    /// The text isn't TOML. Contains the parser's message.
     Syntax(String),
-    /// There is no such service. Holds its name and a suggestion.
+    /// There is no such service. Contains its name and a suggestion.
     NoService(String, String),
-    /// The service has no such version. Holds the names of the service and the version, and a suggestion.
+    /// The service has no such version. Contains the names of the service and the version, and a suggestion.
     NoVersion(String, String, String),
-    /// The service has no such flag. Holds the names of the service and the flag, and a suggestion.
+    /// The service has no such flag. Contains the names of the service and the flag, and a suggestion.
     NoFlag(String, String, String),
-    /// The flag has no share, and there is no line after which it could be added. Holds the names of the service and the flag.
+    /// The flag has no share, and there is no line after which it could be added. Contains the names of the service and the flag.
     NoShare(String, String),
-    /// The version is the stable one, which gets what the split leaves. Holds the names of the service and the version.
+    /// The version is the stable one, which gets what the split leaves. Contains the names of the service and the version.
     IsStable(String, String),
-    /// The service has no `stable`, or a key has the wrong type. Holds the name of the service.
+    /// The service has no `stable`, or a key has the wrong type. Contains the name of the service.
     Malformed(String),
 }
 

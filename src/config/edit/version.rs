@@ -11,7 +11,7 @@ use super::error::EditError;
 /// The list of endpoints of a version, in the text.
 struct EndpointList<'t> {
     text: &'t str,
-    /// From bracket to bracket.
+    /// Range of the list, from bracket to bracket.
     span: Range<usize>,
     items: Vec<ListedEndpoint<'t>>,
 }
@@ -81,7 +81,7 @@ impl ServiceEntry<'_> {
 }
 
 impl<'t> EndpointList<'t> {
-    /// `None` if an item is not a string.
+    /// Finds the items of a list; `None` if one of them is not a string.
     fn new(text: &'t str, span: Range<usize>, items: &'t DeArray<'t>) -> Option<Self> {
         let item = |item: &'t Spanned<DeValue<'t>>| match item.get_ref() {
             DeValue::String(value) => Some(ListedEndpoint {
@@ -126,7 +126,7 @@ impl<'t> EndpointList<'t> {
         changes
     }
 
-    /// Whether each item is alone on its line, with a comma behind it if another one follows.
+    /// Whether each item is alone on its line, followed by a comma if it isn't the last one.
     fn has_lines_of_their_own(&self) -> bool {
         let alone = |item: &ListedEndpoint<'_>| {
             let line = &self.text[self.line_start(item)..self.line_end(item)];
@@ -187,7 +187,7 @@ impl<'t> EndpointList<'t> {
         item.span.end + line.trim_end_matches('\r').len()
     }
 
-    /// The position of the comma behind an item, if it is on the same line.
+    /// The position of the comma after an item, if it is on the same line.
     fn comma(&self, item: &ListedEndpoint<'_>) -> Option<usize> {
         let rest = &self.text[item.span.end..];
         let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();

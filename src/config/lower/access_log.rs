@@ -123,7 +123,7 @@ fn fields(value: &RawValue<'_>, out: &mut Problems) -> Vec<LoggedField> {
         let Some(field) = field(text, &value.path, out) else {
             continue;
         };
-        // `texts` has reported what is written twice; header names may also differ in case.
+        // `texts` has reported duplicates. Header names may also differ in case.
         if fields.iter().any(|known| known.key == field.key) {
             let message = format!("{} is listed twice in `{}`", quote(&field.key), value.path);
             out.error(text.span.clone(), message)

@@ -28,7 +28,7 @@ pub(super) fn acme(
     let at = table.at.clone();
     let spec = settings(Some(table), file.has("fleet"), out)?;
     if listeners.iter().all(|listener| listener.acme.is_empty()) {
-        // Names that are wrong have been reported, and are missing from the listeners.
+        // Invalid names have been reported, and are missing from the listeners.
         if out.len() > 0 {
             return None;
         }
@@ -192,7 +192,7 @@ fn name(text: &RawString<'_>, certs: &[Cert], out: &mut Problems) -> Option<Stri
     Some(name)
 }
 
-/// Adds the certificates to the listeners, and tells them for which hosts challenges are answered.
+/// Adds the certificates to the listeners, and the hosts for which each listener answers challenges.
 fn attach(mut spec: AcmeSpec, listeners: &mut [ListenerSpec], state_dir: &Path) -> AcmeSpec {
     spec.store = acme::store(state_dir, &spec.directory);
     for listener in listeners.iter_mut() {

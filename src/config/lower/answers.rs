@@ -39,7 +39,7 @@ pub(super) fn of_version(table: &mut RawTable<'_>, out: &mut Problems) -> Option
     Some(Answer::Respond(Arc::new(respond)))
 }
 
-/// Whether the table has an answer, also an invalid one.
+/// Whether the table has an answer, valid or not.
 pub(super) fn has_answer(table: &RawTable<'_>) -> bool {
     table.has("respond") || table.has("redirect")
 }

@@ -5,7 +5,7 @@ use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Balance, CohortKey};
 
-/// Reads the policy, and the request attributes that a hash is made of.
+/// Reads the policy, and the request attributes that are hashed.
 pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance, Vec<CohortKey>) {
     let before = out.len();
     let written = table.take("balance");

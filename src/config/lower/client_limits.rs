@@ -12,12 +12,12 @@ const LONGEST_REFILL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The maximum of a burst and of the connections of one client.
 const MOST: u32 = 1_000_000;
 
-/// Where the limits stand.
+/// The kind of table that the limits are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitScope {
-    /// In a listener, which counts connections too.
+    /// A listener, which counts connections too.
     Listener,
-    /// In a service or a rule, which see requests only.
+    /// A service or a rule, which see requests only.
     Requests,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn client_limits(
     })
 }
 
-/// Reads what tells clients apart.
+/// Reads the property that tells clients apart.
 fn key(value: &RawValue<'_>, out: &mut Problems) -> Option<ClientKey> {
     let text = value.text("\"ip\" or \"header:NAME\"", out)?;
     if text.value == "ip" {

@@ -10,7 +10,7 @@ use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 /// A host and a path; `None` stands for any host.
 type Route<'s> = (Option<&'s HostPattern>, PathPattern);
 
-/// The spans of what makes up the routes of a service.
+/// The spans of the parts of a service's routes.
 pub(super) struct RouteSpans {
     /// The service's name.
     pub(super) name: TextSpan,
@@ -38,7 +38,7 @@ pub(super) fn check(
             .any(|text| text.value == services[service].name),
         None => true,
     };
-    // Without a valid listener it isn't known.
+    // Without a valid listener the services that compete aren't known.
     let compete = |a: usize, b: usize| {
         listeners.is_empty() || listeners.iter().any(|named| has(named, a) && has(named, b))
     };
@@ -66,7 +66,7 @@ pub(super) fn check(
     check_previews(services, spans, out);
 }
 
-/// Returns all routes of a service, each with its most specific span: of the host, else of the path, else of the service.
+/// Returns all routes of a service, each with its most specific span: the host, else the path, else the service.
 fn routes_of<'s>(service: &'s ServiceSpec, spans: &RouteSpans) -> Vec<(Route<'s>, TextSpan)> {
     let everything = [PathPattern::Prefix(String::new())];
     let paths = if service.paths.is_empty() {

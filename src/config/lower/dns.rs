@@ -9,7 +9,7 @@ use crate::config::units::quote;
 
 /// The port of name servers.
 const PORT: u16 = 53;
-/// Most servers that are asked in turn. All of them being down delays a lookup by some seconds each.
+/// Most servers that are asked in turn. If all of them are down, each delays a lookup by some seconds.
 const MOST: usize = 8;
 
 /// Reads `[dns]`.

@@ -156,7 +156,7 @@ fn of_other_proxies(name: &str) -> Option<String> {
 /// Why an address is refused, and what to do about it (empty if there is nothing to say).
 type EndpointProblem = (String, String);
 
-/// What is expected where the text resembles none of the forms.
+/// The expected forms, for a text that resembles none of them.
 const FORMS: &str = "expected `host:port`, `srv:SERVICE`, `http://`, `https://` or `h2c://` before one of them, or `unix:/path`";
 
 /// Parses everything before the options, except for Unix sockets.
@@ -164,7 +164,7 @@ fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
     let (scheme, authority, default_port) = split_scheme(typed)?;
     refuse_path_and_user(typed, authority)?;
     if let Some(name) = authority.strip_prefix("srv:")
-        // A host of this name, with a port.
+        // With a port after it, `srv` is the name of a host.
         && !is_port(name)
     {
         return Ok((scheme, service(name)?));
@@ -191,7 +191,7 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What follows `srv:`, the name of a service, whose records have the ports.
+/// Parses the text after `srv:`: the name of a service, whose records have the ports.
 fn service(name: &str) -> Result<EndpointAddress, EndpointProblem> {
     if let Some((host, port)) = name.rsplit_once(':')
         && is_port(port)
@@ -208,7 +208,7 @@ fn service(name: &str) -> Result<EndpointAddress, EndpointProblem> {
     }
 }
 
-/// What follows `dns:`, which says that a host is looked up, as is every host without it.
+/// Parses the text after `dns:`, which states that a host is looked up. Every host without it is looked up as well.
 fn host_after_dns(host: &str) -> Result<&str, EndpointProblem> {
     let is_address = host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok();
     match is_address {
@@ -239,7 +239,7 @@ fn split_scheme(typed: &str) -> Result<(Scheme, &str, Option<u16>), EndpointProb
     const SCHEMES: [&str; 3] = ["http", "https", "h2c"];
     Ok(match typed.split_once("://") {
         None => match typed.split_once(':') {
-            // Unless it is a host of this name, with a port.
+            // With a port after it, the word is the name of a host.
             Some((scheme, rest)) if SCHEMES.contains(&scheme) && !is_port(rest) => {
                 let shown = format!("{scheme}://{}", rest.trim_start_matches('/'));
                 let why = format!("expected `//` after `{scheme}:`");

@@ -14,7 +14,7 @@ const ROLLOUT: &str = "rollout";
 /// The flags of a service that were read.
 #[derive(Default)]
 pub(super) struct ReadFlags {
-    /// The flags, sorted by name, which is their order in `x-flags`; one that follows a rollout has 0 %.
+    /// The flags, sorted by name, which is their order in `x-flags`. A flag that follows a rollout has 0 %.
     pub flags: Vec<FlagSpec>,
     /// The flag that follows a rollout, and the span of its share.
     pub rolling: Option<(FlagIx, TextSpan)>,

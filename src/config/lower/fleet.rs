@@ -1,4 +1,4 @@
-//! `[fleet]`: the proxies that this one belongs together with, and their etcd.
+//! `[fleet]`: the fleet that this proxy belongs to, and its etcd.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const EXAMPLE: &str = "https://10.0.0.5:2379";
 /// etcd's port for clients.
 const PORT: u16 = 2379;
 const JOIN_WAIT: Duration = Duration::from_secs(5);
-/// Only after so long without an answer etcd counts as lost.
+/// Shortest time without an answer after which etcd counts as lost.
 const SHORTEST_LOSS: Duration = Duration::from_secs(10);
-/// Most members of etcd that are named. Its clusters have three, five or seven.
+/// Largest number of etcd members that are named. Clusters have three, five or seven.
 const MOST: usize = 16;
 
 /// Reads `[fleet]`.

@@ -7,7 +7,7 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::template::{Placeholder, Template};
 use crate::config::units::quote;
 
-/// Which head is edited.
+/// The head that is edited.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Head {
     Request,

@@ -1,4 +1,4 @@
-//! `include`: checks the patterns. The files that they lead to are part of the document already.
+//! `include`: checks the patterns. The files that they match are part of the document already.
 
 use crate::config::include::fault;
 use crate::config::problems::Problems;

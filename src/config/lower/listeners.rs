@@ -25,7 +25,7 @@ type ReadListeners<'t> = (
     Vec<NamedServices<'t>>,
 );
 
-/// Reads all listeners. Their addresses are to be compared with those of the admin API.
+/// Reads all listeners. The caller compares their addresses with those of the admin API.
 pub(super) fn listeners<'t>(file: &mut RawTable<'t>, out: &mut Problems) -> ReadListeners<'t> {
     let mut listeners = Vec::new();
     let mut named = Vec::new();
@@ -198,7 +198,7 @@ fn networks(value: &RawValue<'_>, out: &mut Problems) -> Vec<IpNet> {
     texts.iter().filter_map(|text| network(text, out)).collect()
 }
 
-/// Reports limits of clients that would have no effect on this listener, whose address is `at`.
+/// Reports limits of clients that would have no effect on this listener, whose address is at `at`.
 fn check_limits(
     value: &RawValue<'_>,
     listener: &ListenerSpec,

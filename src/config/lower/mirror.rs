@@ -1,4 +1,4 @@
-//! `[service.NAME.mirror]`: copies of requests, and what is compared.
+//! `[service.NAME.mirror]`: copies of requests, and the parts of responses that are compared.
 
 use super::{is_token, split};
 use crate::config::mirror::{MirrorDiff, MirrorSpec};
@@ -104,7 +104,7 @@ fn method(text: &RawString<'_>, out: &mut Problems) -> Option<String> {
 
 fn diff(value: &RawValue<'_>, out: &mut Problems) -> Vec<MirrorDiff> {
     let expected = "\"status\", \"header:NAME\" or \"json\"";
-    // Nothing may be compared: the copies then only warm up the version, or load it.
+    // An empty list is valid: the copies then only warm up the version, or load it.
     if value.as_list().is_some_and(|items| items.is_empty()) {
         return Vec::new();
     }

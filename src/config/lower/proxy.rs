@@ -24,7 +24,7 @@ pub(super) fn workers(file: &mut RawTable<'_>, out: &mut Problems) -> Option<usi
     }
 }
 
-/// Reads a path. The file isn't opened here: whoever uses it checks it, also after later changes.
+/// Reads a path. The file isn't opened here: the code that uses it checks it, also after later changes.
 pub(super) fn file_path(value: &RawValue<'_>, out: &mut Problems) -> Option<PathBuf> {
     let text = value.text("a path in quotes", out)?;
     if text.value.is_empty() || text.value.contains('\0') {

@@ -14,10 +14,10 @@ use crate::index::VersionIx;
 
 pub(super) use steps::shares_fit;
 
-/// Goals of a service: workers count each in a cell of its own.
+/// Largest number of goals of a service: workers count each in a cell of its own.
 const GOALS: usize = 16;
 
-/// What the check of a plan needs from the rest of the service.
+/// The parts of the service that the check of a plan needs.
 pub(super) struct Surroundings<'a> {
     pub versions: &'a [VersionSpec],
     /// The version that follows the rollout, if one does.

@@ -20,7 +20,7 @@ use crate::index::VersionIx;
 #[derive(Clone, Copy)]
 pub(super) struct Targets<'v> {
     pub(super) versions: &'v [VersionSpec],
-    /// The service has none, and is valid without.
+    /// Whether the service has no versions, and is valid without.
     pub(super) none_needed: bool,
 }
 

@@ -192,7 +192,7 @@ fn service(
     (service, spans)
 }
 
-/// The version or the flag that follows the rollout, and where that is written. Reports that both do.
+/// The version or the flag that follows the rollout, and the span of its share. Reports an error if both follow it.
 fn subject(
     around: &rollout::Surroundings<'_>,
     version: Option<&(VersionIx, TextSpan)>,
@@ -214,7 +214,7 @@ fn subject(
     version.or_else(|| flag.map(|(flag, at)| (RolloutSubject::Flag(*flag), at.clone())))
 }
 
-/// Reads the plan of rollouts. `rolling` is what follows one, and where that is written.
+/// Reads the plan of rollouts. `rolling` is the subject that follows one, and the span of its share.
 fn plan(
     table: &mut RawTable<'_>,
     rolling: Option<&(RolloutSubject, TextSpan)>,

@@ -1,4 +1,4 @@
-//! `stable` and `split`: which version gets which share of the traffic.
+//! `stable` and `split`: the shares of the versions.
 
 use crate::config::keys;
 use crate::config::problems::{Problems, TextSpan};
@@ -78,7 +78,7 @@ pub(super) fn stable(
 /// A split that was read.
 #[derive(Default)]
 pub(super) struct ReadSplit {
-    /// The canaries and their shares; one that follows a rollout has 0 %.
+    /// The canaries and their shares. A canary that follows a rollout has 0 %.
     pub split: Vec<(VersionIx, Share)>,
     /// The version that follows a rollout, and the span of its share.
     pub rolling: Option<(VersionIx, TextSpan)>,
@@ -145,7 +145,7 @@ pub(super) fn split(
             }
         }
     }
-    // In integers, so that 33.333 % + 66.667 % is exactly 100 %.
+    // The sum is of integers, so that 33.333 % + 66.667 % is exactly 100 %.
     if sum > u64::from(Share::WHOLE) {
         let (whole, rest) = (sum / 1000, sum % 1000);
         let sum = format!("{whole}.{rest:03}");

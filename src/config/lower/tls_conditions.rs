@@ -7,10 +7,10 @@ use crate::config::spec::{Condition, Subject};
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
-/// Hex digits of a SHA-256.
+/// Number of hex digits of a SHA-256.
 const DIGITS: usize = 64;
 
-/// Reads the conditions below `tls`. `read` reads the patterns of one.
+/// Reads the conditions below `tls`. `read` reads the patterns of one condition.
 pub(super) fn tls_conditions(
     table: &mut RawTable<'_>,
     read: fn(Subject, &RawValue<'_>, &mut Problems) -> Condition,
@@ -31,7 +31,7 @@ pub(super) fn tls_conditions(
     conditions
 }
 
-/// Every value below a table that is no table itself, with its dotted key.
+/// Collects every value below a table that isn't a table itself, with its dotted key.
 fn collect<'t>(key: String, value: RawValue<'t>, leaves: &mut Vec<(String, RawValue<'t>)>) {
     let Some(table) = value.as_table() else {
         leaves.push((key, value));
@@ -65,7 +65,7 @@ fn unknown(key: &str, value: &RawValue<'_>, out: &mut Problems) {
     ));
 }
 
-/// Whether this is no glob and no expression.
+/// Whether this is neither a glob nor an expression.
 pub(super) fn is_plain(pattern: &str) -> bool {
     !pattern.starts_with('/') && !pattern.contains(['*', '?'])
 }

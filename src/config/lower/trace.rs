@@ -1,4 +1,4 @@
-//! `[trace]`: where traces are exported to, and which.
+//! `[trace]`: the receiver of traces, and the traces that are exported.
 
 use super::url::url;
 use super::{is_token, unknown_word};
@@ -55,7 +55,7 @@ fn receiver(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
     Some(base.to_owned())
 }
 
-/// Fields that follow from the request itself, or concern its connection.
+/// Fields that the request itself determines, or that concern its connection.
 const OWN_FIELDS: [&str; 9] = [
     "connection",
     "content-length",
@@ -68,7 +68,7 @@ const OWN_FIELDS: [&str; 9] = [
     "upgrade",
 ];
 
-/// Reads `headers`. No message repeats a value, which is a secret.
+/// Reads `headers`. Values are secrets, so no message repeats one.
 fn headers(value: &RawValue<'_>, out: &mut Problems) -> Vec<ExportField> {
     let mut fields: Vec<ExportField> = Vec::new();
     let Some(table) = value.table("a table such as { authorization = \"Bearer …\" }", out) else {
@@ -110,7 +110,7 @@ fn headers(value: &RawValue<'_>, out: &mut Problems) -> Vec<ExportField> {
     fields
 }
 
-/// Only OTLP over HTTP is spoken.
+/// Warns of a URL for gRPC: only OTLP over HTTP is supported.
 fn warn_of_grpc(text: &RawString<'_>, out: &mut Problems) {
     let uri = text.value.parse::<http::Uri>().ok();
     if uri.and_then(|uri| uri.port_u16()) == Some(GRPC_PORT) {

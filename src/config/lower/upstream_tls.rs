@@ -1,4 +1,4 @@
-//! `tls` of a version: how its endpoints are verified, and what the proxy presents to them.
+//! `tls` of a version: how its endpoints are verified, and the certificate that the proxy presents to them.
 
 use rustls_pki_types::ServerName;
 
@@ -30,7 +30,7 @@ pub(super) fn upstream_tls(value: &RawValue<'_>, out: &mut Problems) -> Option<U
     })
 }
 
-/// Reports one of `cert` and `key` without the other.
+/// Reports `cert` without `key`, or `key` without `cert`.
 fn alone(table: &RawTable<'_>, (given, missing): (&str, &str), out: &mut Problems) {
     if !table.has(given) || table.has(missing) {
         return;

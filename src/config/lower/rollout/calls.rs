@@ -1,4 +1,4 @@
-//! What a rollout asks of others: smoke requests, hooks, notifications and queries.
+//! Calls of a rollout to other servers: smoke requests, hooks, notifications and queries.
 
 use std::time::Duration;
 

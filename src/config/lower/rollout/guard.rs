@@ -12,7 +12,7 @@ use crate::config::spec::Share;
 use crate::config::suggest::suggest;
 use crate::config::units::{self, quote};
 
-/// Thresholds that workers compare a request with: one for an absolute limit, two for a ratio.
+/// Number of thresholds that workers compare a request with: one for an absolute limit, two for a ratio.
 const SLOTS: usize = 8;
 /// The largest ratio that makes sense as a limit.
 const LARGEST_RATIO: f64 = 1000.0;

@@ -11,7 +11,7 @@ use crate::config::units::{self, quote};
 
 /// The shortest time of a step: the guard closes one second at a time.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Steps of a plan, linear ones written out.
+/// Largest number of steps of a plan, linear ones written out.
 const MOST: usize = 1000;
 
 const EXPECTED: &str = "a step such as \"5% for 10m\"";
