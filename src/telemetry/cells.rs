@@ -61,7 +61,7 @@ impl<const N: usize> Cell for [Counter; N] {
 
 /// One shard's part of a gauge, with a single writer.
 ///
-/// A part may be negative: what one worker opened, another may close. Only the sum over all shards means anything.
+/// A part may be negative: one worker may close what another has opened. Only the sum over all shards is meaningful.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicI64);
 

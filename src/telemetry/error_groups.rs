@@ -1,7 +1,7 @@
 //! Failures of versions in groups: by version, path template, status and reason, with the ids of some requests.
 //!
-//! Groups answer what a counter can't: which failures does a canary have that stable doesn't have? They are kept in memory, a
-//! bounded number for each service. Each worker has a shard of its own. It never waits for one: a failure that happens while the
+//! Groups show which failures a canary has that stable doesn't have, which a counter can't tell. They are kept in memory, a
+//! bounded number for each service. Each worker has a shard of its own, and never waits for it: a failure that happens while the
 //! shard is being read isn't counted.
 
 use std::collections::{HashMap, HashSet};
@@ -15,16 +15,16 @@ use crate::reason::Reason;
 const SAMPLES: usize = 5;
 /// Number of groups that a worker keeps for each service. A new one replaces the one that was seen longest ago.
 const MAX_GROUPS: usize = 128;
-/// How long a group is kept after its last failure.
+/// Time for which a group is kept after its last failure.
 const RETENTION: Duration = Duration::from_secs(3600);
 /// Longest path template in bytes.
 const MAX_TEMPLATE: usize = 128;
 /// Longest request id that is kept, in bytes.
 const MAX_ID: usize = 128;
-/// What stands for a variable part of a path.
+/// The text in place of a variable part of a path.
 const VARIABLE: &str = "{id}";
 
-/// What the failures of a group have in common.
+/// The properties that the failures of a group share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ErrorGroupKey {
     /// Name of the version.
@@ -102,9 +102,9 @@ impl ErrorGroups {
         groups.insert(key, group);
     }
 
-    /// Whether there is none.
+    /// Whether there are no groups.
     pub(crate) fn is_empty(&self) -> bool {
-        // As in `all`.
+        // No holder of this lock panics; see `all`.
         let is_empty = |shard: &Mutex<GroupShard>| {
             shard
                 .lock()
@@ -118,7 +118,7 @@ impl ErrorGroups {
     pub(crate) fn all(&self, now: Instant) -> Vec<ErrorGroup> {
         let mut merged: GroupShard = HashMap::new();
         for shard in &self.shards {
-            // Its holders only insert into and copy a map.
+            // The holders of this lock only insert into and copy a map.
             let mut groups = shard.lock().expect("no holder of this lock panics");
             groups.retain(|_, group| now.saturating_duration_since(group.seen) < RETENTION);
             for (key, group) in groups.iter() {
@@ -144,7 +144,7 @@ impl ErrorGroups {
 }
 
 impl ErrorGroup {
-    /// What fails, whichever version it is.
+    /// The failure, regardless of the version.
     fn failure(&self) -> (&str, u16, Reason) {
         (&self.key.path, self.key.status, self.key.reason)
     }

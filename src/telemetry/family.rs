@@ -1,4 +1,4 @@
-//! What describes a metric family in the exposition: its name, its help text and its type.
+//! The description of a metric family in the exposition: its name, its help text and its type.
 
 /// A metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the guard of a rollout reads where the rollout is a flag's: the requests of users who have the flag and of those who don't.
+//! Counters for the guard of a flag's rollout: the requests of users who have the flag and of those who don't.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::worker_id::WorkerId;
 /// The counters of a flag under a rollout.
 #[derive(Debug)]
 pub(crate) struct FlagGuard {
-    /// By the state of the flag.
+    /// Counters by the state of the flag.
     sides: [Arc<GuardCounters>; FlagState::COUNT],
     /// Latency of the users without the flag, one shard per worker.
     latency: Box<[LatencyShard]>,

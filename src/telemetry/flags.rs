@@ -28,9 +28,9 @@ impl FlagSet {
 /// The flags of the service that a request was forwarded to.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFlags<'a> {
-    /// Those that are on for the request.
+    /// The flags that are on for the request.
     pub on: FlagSet,
-    /// The names of all, sorted.
+    /// The names of all flags, sorted.
     pub names: &'a [Box<str>],
 }
 

@@ -10,7 +10,7 @@ pub struct GoalCounter {
     shards: Box<[GoalShard]>,
 }
 
-/// What one worker saw, on a cache line of its own.
+/// The counts of one worker, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct GoalShard {
@@ -18,12 +18,12 @@ struct GoalShard {
     reached: Counter,
 }
 
-/// The requests that were counted, and those among them that reached the goal.
+/// The number of requests, and how many of them reached the goal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conversions {
     /// All requests with a complete response.
     pub requests: u64,
-    /// Those that reached the goal.
+    /// Requests that reached the goal.
     pub reached: u64,
 }
 

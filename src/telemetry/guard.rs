@@ -1,4 +1,4 @@
-//! What the guard of a rollout reads: requests of a version, its failures, and requests slower than published thresholds.
+//! Counters for the guard of a rollout: requests of a version, its failures, and requests slower than published thresholds.
 //!
 //! Like all counters of the data path these are shards with a single writer each. A shard has an allocation of its own, so that a
 //! worker may hold references to its shard without touching memory that other workers write.
@@ -26,7 +26,7 @@ pub struct GuardCounters(Box<[Arc<GuardShard>]>);
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct GuardShard {
-    /// Above these durations a request is slow, in nanoseconds. Written by the control thread once a second.
+    /// Durations above which a request is slow, in nanoseconds. Written by the control thread once a second.
     thresholds: [AtomicU64; SLOTS],
     requests: Counter,
     failed: Counter,
@@ -57,7 +57,7 @@ impl Default for GuardShard {
 pub struct GuardTotals {
     /// Requests whose outcome is known.
     pub requests: u64,
-    /// Those that failed.
+    /// Requests that failed.
     pub failed: u64,
     /// By threshold: requests that ended before it.
     pub fast: [u64; SLOTS],
@@ -65,9 +65,9 @@ pub struct GuardTotals {
     pub slow: [u64; SLOTS],
     /// By goal of the service: requests that reached it.
     pub goals: [u64; GOALS],
-    /// Failed requests that stable was asked instead.
+    /// Failed requests that were tried on stable instead.
     pub shielded: u64,
-    /// Of these, those that stable failed too.
+    /// Shielded requests that stable failed too.
     pub shield_failed: u64,
 }
 
@@ -166,7 +166,7 @@ impl GuardShard {
         }
     }
 
-    /// Counts a failed request that stable was asked instead, and whether stable failed too.
+    /// Counts a failed request that was tried on stable instead, and whether stable failed too.
     pub fn shielded(&self, failed: bool) {
         self.shielded.add(1);
         if failed {

@@ -26,7 +26,7 @@ pub(crate) const BOUNDS: [u64; 60] = [
 /// Number of internal buckets: one for each bound, and one for longer durations.
 pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// The exported bounds: the value of `le` in seconds, and the same in nanoseconds.
+/// The exported bounds: the value of `le` in seconds, and the same bound in nanoseconds.
 pub(crate) const EXPORTED: [(&str, u64); 15] = [
     ("0.001", MS),
     ("0.0025", 2_500 * US),

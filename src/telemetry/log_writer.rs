@@ -1,4 +1,4 @@
-//! The log writer: a bounded queue, and a thread that writes what is queued.
+//! The log writer: a bounded queue, and a thread that writes the queued lines.
 //!
 //! A write to a pipe that nobody reads blocks. Workers and the control thread must never block on the log, so only the
 //! writer's thread does: [`LogWriter::push`] returns at once, and if the queue is full it drops the line and counts it.
@@ -45,7 +45,7 @@ pub(crate) struct LogWriter {
 #[derive(Debug)]
 struct LogQueue {
     dropped: &'static AtomicU64,
-    /// Of lines.
+    /// Progress of the lines in the queue.
     progress: QueueProgress,
 }
 
@@ -106,7 +106,7 @@ struct Writer<O, R> {
     out: O,
     report: R,
     batch: String,
-    /// Dropped lines that the log has reported, and when it last did.
+    /// Number of dropped lines that the log has reported, and the time of the last report.
     reported: u64,
     reported_at: Instant,
 }

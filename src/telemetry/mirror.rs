@@ -49,20 +49,20 @@ pub(crate) struct MirrorDifference {
     pub version: String,
     /// The endpoint that served the copy.
     pub endpoint: String,
-    /// In what they differ; never empty.
+    /// The differences between the responses; never empty.
     pub findings: Vec<MirrorFinding>,
-    /// Both bodies, if they are kept: the user's and the copy's.
+    /// The bodies of both responses, if they are kept: that to the user, then that to the copy.
     pub bodies: Option<(String, String)>,
 }
 
-/// One part in which two responses differ.
+/// One difference between two responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MirrorFinding {
     /// `status`, `header:content-type`, `json:$.items[].price`.
     pub kind: String,
-    /// What the user got.
+    /// Value in the response to the user.
     pub live: String,
-    /// What the copy got.
+    /// Value in the response to the copy.
     pub copy: String,
 }
 
@@ -72,14 +72,14 @@ impl MirrorLog {
         self.outcomes[outcome.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how often each outcome occurred.
+    /// Returns the number of copies with each outcome.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (MirrorOutcome, u64)> {
         let count =
             |outcome: &MirrorOutcome| self.outcomes[outcome.index()].load(Ordering::Relaxed);
         MirrorOutcome::ALL.iter().map(move |o| (*o, count(o)))
     }
 
-    /// Takes a place for a copy, if fewer than `most` are in flight. [`MirrorPermit`] returns it.
+    /// Takes a slot for a copy, if fewer than `most` are in flight. [`MirrorPermit`] returns it.
     pub(crate) fn admit(self: &Arc<Self>, most: usize) -> Option<MirrorPermit> {
         let more = |n: usize| (n < most).then_some(n + 1);
         let admitted = (self.in_flight).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -125,14 +125,14 @@ impl MirrorLog {
     }
 
     fn differences(&self) -> MutexGuard<'_, Differences> {
-        // Its holders only insert into and copy collections.
+        // The holders of this lock only insert into and copy collections.
         self.differences
             .lock()
             .expect("no holder of this lock panics")
     }
 }
 
-/// A place among the copies in flight. When it is dropped, the place is returned and the outcome counted, so that every
+/// A slot among the copies in flight. When it is dropped, the slot is returned and the outcome counted, so that every
 /// selected request has exactly one.
 #[derive(Debug)]
 pub(crate) struct MirrorPermit {

@@ -12,7 +12,7 @@ pub(crate) fn count_order(outcome: OrderOutcome) {
     ORDERS[outcome.index()].fetch_add(1, Relaxed);
 }
 
-/// Number of orders that have ended so.
+/// Number of orders that have ended with this outcome.
 pub(crate) fn orders(outcome: OrderOutcome) -> u64 {
     ORDERS[outcome.index()].load(Relaxed)
 }

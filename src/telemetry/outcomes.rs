@@ -1,4 +1,4 @@
-//! How requests ended, in the form that windows of time are made of.
+//! Counts of requests by outcome, from which windows of time are computed.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) fn server_failures(counts: &[Counter; 17]) -> u64 {
     counts.sum()
 }
 
-/// One worker's counts of what the clients of a service got.
+/// One worker's counts of the outcomes that a service's clients got.
 #[derive(Debug)]
 pub(super) struct ClientOutcomes {
     errors: Counter,
@@ -85,13 +85,13 @@ impl OutcomeCounts {
         self.cancelled = self.cancelled.wrapping_add(cancelled as u32);
     }
 
-    /// Those since an earlier time, by internal bucket of their duration.
+    /// Number since an earlier time, by internal bucket of the duration.
     pub(super) fn durations_since(&self, earlier: &Self) -> [u64; BUCKETS] {
         let both = |bucket: usize| (self.durations[bucket], earlier.durations[bucket]);
         std::array::from_fn(|bucket| since(both(bucket)))
     }
 
-    /// Those since an earlier time that failed: status 5xx, or a gRPC status that counts as a failure of the server.
+    /// Number since an earlier time that failed: status 5xx, or a gRPC status that counts as a failure of the server.
     pub(super) fn errors_since(&self, earlier: &Self) -> u64 {
         since((self.errors, earlier.errors))
     }

@@ -14,7 +14,7 @@ use super::shard::{SeriesLabel, SeriesValue};
 pub(super) struct Labels(Vec<(String, String)>);
 
 impl Labels {
-    /// The constant labels of a service, then `service`. A constant label with one of our names is dropped.
+    /// The constant labels of a service, then `service`. A constant label with one of the proxy's own names is dropped.
     pub(super) fn of_service(service: &str, constant: &[(String, String)]) -> Self {
         let free = |name: &str| !names::RESERVED_LABELS.contains(&name);
         let constant = constant.iter().filter(|(name, _)| free(name));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-/// How many bytes are queued, and how many of the accepted items the writer is done with.
+/// The number of bytes in the queue, and the number of accepted items that the writer has finished.
 ///
 /// Only the writer and threads that wait for it take a lock, so that queueing an item never waits for one.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl QueueProgress {
     /// Queues an item of this size by `send`, which returns the item if it can't be queued.
     ///
     /// # Errors
-    /// The item, if it has no room.
+    /// The item, if there is no room for it.
     pub(super) fn queue<T>(
         &self,
         size: usize,
@@ -50,12 +50,12 @@ impl QueueProgress {
         queued
     }
 
-    /// Notes that an item of this size is no longer in the queue.
+    /// Records that an item of this size is no longer in the queue.
     pub(super) fn taken(&self, size: usize) {
         self.queued_bytes.fetch_sub(size, Relaxed);
     }
 
-    /// Notes that the writer is done with this number of items.
+    /// Records that the writer has finished this number of items.
     pub(super) fn finish(&self, items: u64) {
         // The lock can't be poisoned: its holders only add to a number, or wait.
         *self.finished.lock().expect("finished lock") += items;
@@ -65,18 +65,18 @@ impl QueueProgress {
     /// Waits up to `limit` until all items accepted so far are finished; returns false if `limit` passed first.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let accepted = self.accepted.load(Relaxed);
-        // As in `finish`.
+        // The lock can't be poisoned; see `finish`.
         let finished = self.finished.lock().expect("finished lock");
         let waited = self
             .has_finished
             .wait_timeout_while(finished, limit, |finished| *finished < accepted);
-        // As in `finish`.
+        // The lock can't be poisoned; see `finish`.
         !waited.expect("finished lock").1.timed_out()
     }
 
     /// Waits up to `limit` until an item is finished. May return earlier.
     pub(super) fn wait_for_one(&self, limit: Duration) {
-        // As in `finish`.
+        // The lock can't be poisoned; see `finish`.
         let finished = self.finished.lock().expect("finished lock");
         drop(self.has_finished.wait_timeout(finished, limit));
     }

@@ -21,9 +21,9 @@ pub use crate::reason::Reason;
 /// A failure: its origin and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which side caused it.
+    /// The side that caused it.
     pub origin: Origin,
-    /// The cause.
+    /// The reason.
     pub reason: Reason,
 }
 
@@ -37,7 +37,7 @@ pub struct TryRecord<'a> {
     /// The status that counts for the version: that of its response, or 502 or 504 for a failure without one. `None` if
     /// the try says nothing about the version.
     pub status: Option<u16>,
-    /// Outlier detection has counted this try already, when the response head arrived.
+    /// Whether outlier detection has counted this try already, when the response head arrived.
     pub noted: bool,
     /// `grpc-status`, if the request is a gRPC call.
     pub grpc_status: Option<u8>,
@@ -65,7 +65,7 @@ pub struct Times {
 /// Everything known about one request when it ends.
 #[derive(Debug)]
 pub struct RequestRecord<'a> {
-    /// `x-request-id`.
+    /// ID of the request: `x-request-id`.
     pub id: &'a [u8],
     /// The listener.
     pub listener: &'a str,
@@ -111,9 +111,9 @@ pub struct RequestRecord<'a> {
     pub bytes_received: u64,
     /// Bytes sent of the response body.
     pub bytes_sent: u64,
-    /// Durations of its phases.
+    /// Durations of the request's phases.
     pub times: Times,
-    /// The trace that it belongs to, if the configuration has `[trace]`.
+    /// The trace that the request belongs to, if the configuration has `[trace]`.
     pub(crate) trace: Option<Box<RequestTrace>>,
     /// Whether stable answered after a canary had failed.
     pub shielded: bool,

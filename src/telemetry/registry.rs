@@ -44,7 +44,7 @@ pub(crate) use labels::{Ejection, Rollback};
 pub struct Telemetry {
     workers: usize,
     access_log: AccessLog,
-    /// Spans by what became of them.
+    /// Number of spans by outcome.
     pub(crate) spans: Arc<SpanCounts>,
     families: Mutex<Families>,
 }
@@ -57,11 +57,11 @@ struct Families {
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
     guards: BTreeMap<(String, String), Weak<GuardCounters>>,
-    /// By service, version and goal.
+    /// Conversions by service, version and goal.
     goals: BTreeMap<(String, String, String), Arc<GoalCounter>>,
-    /// By service and flag.
+    /// Requests by service and flag.
     flags: BTreeMap<(String, String), Arc<FlagCounter>>,
-    /// By service, flag and goal, for each state of the flag.
+    /// Conversions by service, flag and goal, for each state of the flag.
     flag_goals: BTreeMap<(String, String, String), [Arc<GoalCounter>; FlagState::COUNT]>,
     mirrors: BTreeMap<String, Arc<MirrorLog>>,
     errors: BTreeMap<String, Weak<ErrorGroups>>,
@@ -94,7 +94,7 @@ impl Telemetry {
     }
 
     fn families(&self) -> MutexGuard<'_, Families> {
-        // Its holders only insert into, copy and sum maps, and `expire` calls a function that reads a configuration.
+        // The holders of this lock only insert into, copy and sum maps, and `expire` calls a function that reads a configuration.
         self.families.lock().expect("no holder of this lock panics")
     }
 
@@ -186,8 +186,8 @@ impl Telemetry {
             .unwrap_or_default()
     }
 
-    /// Counts an event of outlier detection. `is_resolved` says whether the endpoint is an address of a name: those have a limit.
-    /// Takes the lock, so only the control thread may call it.
+    /// Counts an event of outlier detection. `is_resolved` tells whether the endpoint is an address of a name: the number of their
+    /// series is limited. Takes the lock, so only the control thread may call it.
     pub fn ejection(&self, what: Ejection, is_resolved: bool) {
         self.families().ejections.add(what, is_resolved);
     }

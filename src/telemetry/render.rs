@@ -19,7 +19,7 @@ use super::words::{FlagState, OrderOutcome, SpanOutcome};
 /// Media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The state at the moment of a scrape: all that isn't in a counter.
+/// The state at the moment of a scrape, beside the counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Services of the running configuration.
@@ -49,7 +49,7 @@ pub struct ScrapeFleet {
     pub is_connected: bool,
     /// Number of live members.
     pub members: usize,
-    /// In how many points their configurations differ although they should not.
+    /// Number of differences between the members' configurations where they should be the same.
     pub disagreements: usize,
     /// Whether the newest tables that the members share are in use, and their revision.
     pub config: Option<(bool, i64)>,
@@ -84,33 +84,33 @@ pub struct ScrapeUpstreamCertificate {
 /// A service of the running configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScrapeService {
-    /// Its name.
+    /// Name of the service.
     pub name: String,
-    /// Its constant labels.
+    /// Constant labels of the service.
     pub labels: Vec<(String, String)>,
-    /// Its versions.
+    /// Versions of the service.
     pub versions: Vec<ScrapeVersion>,
-    /// Its rollout, if it has one.
+    /// Rollout of the service, if it has one.
     pub rollout: Option<ScrapeRollout>,
 }
 
 /// A rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScrapeRollout {
-    /// The step that it is in, from 1; 0 before the first.
+    /// Number of the current step, from 1; 0 before the first.
     pub step: usize,
-    /// Every state, and whether it is in it.
+    /// Every state, and whether the rollout is in it.
     pub states: Vec<(&'static str, bool)>,
     /// Evidence against the canary by rule of the guard, as log10.
     pub evidence: Vec<(String, f64)>,
-    /// How this member takes part in it, if a fleet shares it.
+    /// State of the rollout on this member, if a fleet shares it.
     pub fleet: Option<ScrapeShared>,
 }
 
 /// A rollout that a fleet shares, as this member sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ScrapeShared {
-    /// Whether this member drives it.
+    /// Whether this member drives the rollout.
     pub is_driver: bool,
     /// The term of the driver.
     pub term: u64,
@@ -123,15 +123,15 @@ pub struct ScrapeShared {
 /// A version of the running configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScrapeVersion {
-    /// Its name.
+    /// Name of the version.
     pub name: String,
     /// Effective share of the traffic, from 0 to 1.
     pub ratio: f64,
     /// Share of the traffic in the configuration, from 0 to 1.
     pub desired_ratio: f64,
-    /// Names of its endpoints in the configuration, and whether each is usable.
+    /// Names of the endpoints in the configuration, and whether each is usable.
     pub endpoints: Vec<(String, bool)>,
-    /// Whether its new share waits for the first passed health check.
+    /// Whether the new share waits for the first passed health check.
     pub awaited: bool,
 }
 

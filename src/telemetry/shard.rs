@@ -1,9 +1,9 @@
-//! Per-worker shards: what the request path counts into.
+//! Per-worker shards: the counters of the request path.
 //!
 //! Each subject (a version, a service, a listener) has one shard for every worker, and each shard has a single writer,
 //! so counting needs neither a lock nor an atomic read-modify-write. A scrape sums the shards.
 //!
-//! The tables below declare all that a shard holds. An entry under `cells` is a field whose counting method and series
+//! The tables below declare the content of a shard. An entry under `cells` is a field whose counting method and series
 //! are written by hand, because its series have several labels or labels that are numbers. Every other entry declares a
 //! whole metric family, and the macro derives the field, the counting method, the sum and the series from it:
 //!
@@ -238,7 +238,7 @@ impl VersionShard {
         self.in_flight.get()
     }
 
-    /// Adds how attempts have ended.
+    /// Adds the outcomes of attempts.
     pub(in crate::telemetry) fn add_outcomes_to(&self, counts: &mut OutcomeCounts) {
         let errors = self.requests.server_errors() + server_failures(&self.grpc);
         counts.add(self.latency.buckets(), errors, self.hedges_won.get());
@@ -254,7 +254,7 @@ shard! {
     cells {
         /// Requests by the status that the client got; only those that have occurred.
         requests: StatusCounters => BTreeMap<u16, u64>,
-        /// How they ended, for the windows of the status.
+        /// Requests by outcome, for the windows of the status.
         outcomes: ClientOutcomes => OutcomeCounts,
     }
     reasons own_answer => own_answers:
@@ -271,7 +271,7 @@ impl ServiceShard {
         self.outcomes.record(took, is_failed);
     }
 
-    /// Adds how requests have ended.
+    /// Adds the outcomes of requests.
     pub(in crate::telemetry) fn add_outcomes_to(&self, counts: &mut OutcomeCounts) {
         self.outcomes.add_to(counts);
     }

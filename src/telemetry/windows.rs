@@ -14,7 +14,7 @@ use super::registry::Telemetry;
 /// Samples per version: one for each second of a minute, one at its start, and one in reserve for ticks that come early.
 const SAMPLES: usize = 62;
 
-/// Fewest attempts from which a quantile is taken that requests depend on.
+/// Fewest attempts for a quantile on which the treatment of requests depends.
 const LEAST_FOR_QUANTILE: u64 = 100;
 
 /// Rate, errors and durations (RED) over a window: of the attempts of a version, or of the requests of a service's clients.
@@ -84,14 +84,14 @@ impl StatusWindows {
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
-    /// Like [`Self::red`], of what the clients of a service got: each request once, the proxy's own answers included.
+    /// Like [`Self::red`], for the clients of a service: each request counts once, the proxy's own answers included.
     pub(crate) fn clients(&self, service: &str, over: Duration) -> Red {
         let ring = self.clients.get(service);
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
-    /// Whether neither the versions of a service nor its clients have had anything counted for a minute, so that all figures of it
-    /// are zero until something is.
+    /// Whether nothing was counted for a minute, neither for the versions of a service nor for its clients. All figures of the
+    /// service stay zero then until something is counted.
     pub(crate) fn is_idle(&self, service: &str) -> bool {
         let versions = self
             .versions

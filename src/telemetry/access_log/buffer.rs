@@ -37,7 +37,7 @@ impl LineBuffer {
         }
     }
 
-    /// Passes the lines on. To be called every now and then, and before the sink changes.
+    /// Passes the lines on. To be called regularly, and before the sink changes.
     pub(crate) fn flush(&mut self) {
         if let Some((sink, bytes, lines)) = self.take() {
             sink.send(bytes, lines);
@@ -50,7 +50,7 @@ impl LineBuffer {
         *self = Self::default();
     }
 
-    /// Whether it holds a sink.
+    /// Whether the buffer has a sink.
     pub(crate) fn is_open(&self) -> bool {
         self.sink.is_some()
     }

@@ -50,7 +50,7 @@ pub(crate) fn write(out: &mut Vec<u8>, line: &LogLine<'_>) {
     out.push(b'\n');
 }
 
-/// Fields that have a place of their own.
+/// Fields that have a column of their own.
 const REFERER: &str = "header:referer";
 const USER_AGENT: &str = "header:user-agent";
 const QUERY: &str = "query";

@@ -50,7 +50,7 @@ fn are_all_plain(bytes: &[u8; 16]) -> bool {
 #[inline]
 fn is_plain(value: &[u8]) -> bool {
     if let Some(last) = value.last_chunk::<16>() {
-        // Some of the last bytes are looked at twice.
+        // Some of the last bytes are checked twice.
         return value.as_chunks().0.iter().all(are_all_plain) && are_all_plain(last);
     }
     match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
@@ -69,7 +69,7 @@ pub(super) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     escape(out, value, b"\\x");
 }
 
-/// Escapes what is formatted into it.
+/// Escapes the text that is formatted into it.
 pub(super) struct EscapingWriter<'o> {
     out: &'o mut Vec<u8>,
     escape: fn(&mut Vec<u8>, &[u8]),

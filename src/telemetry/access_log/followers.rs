@@ -30,14 +30,14 @@ pub(crate) struct FollowFilter {
     pub canary: bool,
 }
 
-/// The properties of a line that filters look at.
+/// The properties of a line that filters check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineFacts<'a> {
     /// Name of the service; empty if no route matched.
     pub service: &'a str,
     /// Whether the request failed.
     pub failed: bool,
-    /// Whether it was sent to another version than stable.
+    /// Whether the request was sent to another version than stable.
     pub canary: bool,
 }
 
@@ -101,7 +101,7 @@ impl Followers {
         })
     }
 
-    /// Ends all subscriptions: each yields what is in its channel, and then ends. Returns when all of them have been dropped,
+    /// Ends all subscriptions: each yields the chunks in its channel, and then ends. Returns when all of them have been dropped,
     /// or after `limit`. To be called when the workers have ended.
     pub(crate) async fn close(&self, limit: Duration) {
         // As in `subscribe`.

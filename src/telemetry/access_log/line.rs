@@ -1,4 +1,4 @@
-//! What a line contains. The formats with keys share the list of their fields.
+//! The content of a line. The formats with keys share the list of their fields.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ pub(crate) trait LoggedHead {
     fn each_field(&self, see: &mut dyn FnMut(&str, Option<&[u8]>));
 }
 
-/// A request that has ended, and what its record doesn't say.
+/// A request that has ended, with the values that its record doesn't have.
 #[derive(Clone, Copy)]
 pub(crate) struct LogLine<'l> {
     /// The record.
@@ -29,7 +29,7 @@ pub(crate) struct LogLine<'l> {
     pub time: &'l Timestamp,
     /// A number that no other compiled service of the process has; `None` without a service.
     pub service_id: Option<u64>,
-    /// Whether it was sent to another version than stable.
+    /// Whether the request was sent to another version than stable.
     pub canary: bool,
     /// The chain of errors that made it fail.
     pub cause: Option<&'l dyn Display>,
@@ -67,29 +67,29 @@ pub(super) use key;
 pub(super) trait KeyedLine {
     /// Continues a line.
     fn over(out: &mut Vec<u8>) -> impl KeyedLine;
-    /// What has been written.
+    /// The part of the line that has been written.
     fn written(&mut self) -> &mut Vec<u8>;
-    /// Writes a key, and returns what its value is written to.
+    /// Writes a key, and returns the output for its value.
     fn begin(&mut self, key: FieldKey) -> &mut Vec<u8>;
-    /// A value that is printable ASCII without quotes and backslashes, as the configuration's names are.
+    /// Writes a value that is printable ASCII without quotes and backslashes, as the configuration's names are.
     fn word(&mut self, key: FieldKey, value: &[u8]);
-    /// A value that needs no escape, but may need quotes: printable ASCII without spaces, quotes and backslashes.
+    /// Writes a value that needs no escape, but may need quotes: printable ASCII without spaces, quotes and backslashes.
     fn token(&mut self, key: FieldKey, value: &[u8]);
-    /// Any text.
+    /// Writes any text.
     fn text(&mut self, key: FieldKey, value: &[u8]);
-    /// An address.
+    /// Writes an address.
     fn address(&mut self, key: FieldKey, value: IpAddr);
-    /// A number.
+    /// Writes a number.
     #[inline(always)]
     fn number(&mut self, key: FieldKey, value: u64) {
         put_number(self.begin(key), value);
     }
-    /// A time, in milliseconds with three decimals.
+    /// Writes a time, in milliseconds with three decimals.
     #[inline(always)]
     fn millis(&mut self, key: FieldKey, value: Duration) {
         put_millis(self.begin(key), value);
     }
-    /// The same time under two keys.
+    /// Writes the same time under two keys.
     #[inline(always)]
     fn millis_twice(&mut self, first: FieldKey, second: FieldKey, value: Duration) {
         let out = self.begin(first);
@@ -98,16 +98,16 @@ pub(super) trait KeyedLine {
         let end = out.len();
         self.begin(second).extend_from_within(from..end);
     }
-    /// A flag that is set.
+    /// Writes a flag that is set.
     #[inline(always)]
     fn flag(&mut self, key: FieldKey) {
         self.begin(key).extend_from_slice(b"true");
     }
-    /// A text that is formatted on the way.
+    /// Writes a text that is formatted on the way.
     fn display(&mut self, key: FieldKey, value: &dyn Display);
-    /// The tries, if they say more than the line itself.
+    /// Writes the tries, if they say more than the line itself.
     fn tries(&mut self, record: &RequestRecord<'_>);
-    /// A value whose key the configuration chose.
+    /// Writes a value whose key the configuration chose.
     fn field(&mut self, key: &str, value: &[u8]);
 }
 
@@ -128,7 +128,7 @@ pub(super) fn describe<L: KeyedLine>(line: &LogLine<'_>, places: &mut KnownPlace
         out.millis(key!("connect_ms"), times.connect);
     }
     match times.first_byte {
-        // A response that was complete at once.
+        // The response was complete at once.
         Some(time) if time == times.total => {
             out.millis_twice(key!("first_byte_ms"), key!("total_ms"), time);
         }
@@ -158,11 +158,11 @@ pub(super) fn describe<L: KeyedLine>(line: &LogLine<'_>, places: &mut KnownPlace
     });
 }
 
-/// Who asked for what.
+/// Writes the client and its request.
 #[inline]
 fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
-    // One that a client sent is kept only if it is a token.
+    // An id that a client sent is kept only if it is a token.
     out.token(key!("id"), record.id);
     if let Some(trace) = &record.trace {
         out.word(key!("trace_id"), &trace.id_text());
@@ -186,7 +186,7 @@ fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     }
 }
 
-/// Who answered. What this depends on is in the key of [`KnownPlaces`].
+/// Writes the service, version and endpoint that answered. All that these fields depend on is in the key of [`KnownPlaces`].
 fn place(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
     put_status(out.begin(key!("status")), record.status);
@@ -205,7 +205,7 @@ fn place(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     }
 }
 
-/// How the request was answered.
+/// Writes the outcome of the request.
 #[inline]
 fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
@@ -245,7 +245,8 @@ fn says_more(record: &RequestRecord<'_>) -> bool {
     first.is_some_and(|first| first.failure.is_some()) || tries.next().is_some()
 }
 
-/// Whether a request failed: its client got a status of 400 or above or none, or one of its tries failed. A cancelled try hasn't.
+/// Whether a request failed: its client got a status of 400 or above or none, or one of its tries failed. A cancelled try hasn't
+/// failed.
 #[inline]
 pub(crate) fn has_failed(record: &RequestRecord<'_>) -> bool {
     let is_failure = |failure: Failure| failure.reason != Reason::Hedged;
@@ -276,7 +277,7 @@ pub(super) fn put_millis(out: &mut Vec<u8>, time: Duration) {
 #[inline]
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
     match number {
-        // Most numbers of a line, such as milliseconds of a fast response.
+        // Most numbers of a line are this small, such as the milliseconds of a fast response.
         0..=9 => out.push(b'0' + number as u8),
         _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
     }
@@ -328,7 +329,7 @@ pub(super) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
                 text[end..end + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
                 end += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
             }
-            // No dot follows the last one.
+            // The last octet is not followed by a dot.
             out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(six) => {

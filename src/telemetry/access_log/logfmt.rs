@@ -33,10 +33,10 @@ impl Pairs<'_> {
         self.out.push(b'"');
     }
 
-    /// A value, in quotes if it needs them.
+    /// Writes a value, in quotes if it needs them.
     fn value(&mut self, value: &[u8]) {
         if !value.is_empty() && value.iter().all(is_plain) {
-            // `quoted` changes nothing here, but it cuts what is too long.
+            // `quoted` escapes nothing here, but cuts a value that is too long.
             escape::quoted(self.out, value);
         } else {
             self.quoted(value);
@@ -88,7 +88,7 @@ impl KeyedLine for Pairs<'_> {
         self.out.push(b'"');
     }
 
-    /// `v2/10.0.2.10:8080/connect-refused,v1/10.0.1.10:8080/200`
+    /// Writes the tries: `v2/10.0.2.10:8080/connect-refused,v1/10.0.1.10:8080/200`
     fn tries(&mut self, record: &RequestRecord<'_>) {
         self.begin(key!("tries")).push(b'"');
         for (at, attempt) in record.tries().enumerate() {
@@ -105,7 +105,7 @@ impl KeyedLine for Pairs<'_> {
         if key.bytes().all(|byte| is_plain(&byte)) {
             self.out.extend_from_slice(key.as_bytes());
         } else {
-            // The name of a query parameter may contain anything. A key in quotes is the least surprise.
+            // The name of a query parameter may contain any byte. A key in quotes is the least surprise.
             self.quoted(key.as_bytes());
         }
         self.out.push(b'=');

@@ -5,8 +5,8 @@
 //! counted. The thread writes to the [`sink`] that a buffer belongs to, whose [`output`] is a file, which it reopens when
 //! it was renamed, or a pipe, which it doesn't let stop it.
 //!
-//! [`line`](mod@line) says what a line contains, [`json`], [`logfmt`] and [`combined`] are its formats. [`followers`] receive lines
-//! as well, independent of the log that is configured.
+//! [`line`](mod@line) defines the content of a line, [`json`], [`logfmt`] and [`combined`] are its formats. [`followers`] receive
+//! lines as well, independent of the log that is configured.
 
 pub(crate) mod buffer;
 pub(crate) mod combined;
@@ -70,7 +70,7 @@ impl AccessLog {
         self.shared.dropped()
     }
 
-    /// Waits up to `limit` until everything that was queued so far is written; returns false if `limit` passed first.
+    /// Waits up to `limit` until all lines that were queued so far are written; returns false if `limit` passed first.
     pub(crate) fn flush(&self, limit: Duration) -> bool {
         self.shared.flush(limit)
     }

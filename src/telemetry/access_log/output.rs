@@ -1,4 +1,4 @@
-//! Where a sink writes: a file that may be renamed, or a pipe, terminal or socket that may stall.
+//! The output of a sink: a file that may be renamed, or a pipe, terminal or socket that may stall.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,13 +15,13 @@ use rustix::io::Errno;
 /// another process, may write to the same pipe.
 const PIPE_BUF: usize = 4096;
 
-/// How long a write that failed isn't repeated.
+/// Time for which a write that failed isn't repeated.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Shortest time between two looks at the name of a file.
+/// Shortest time between two checks of the name of a file.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a stalled reader is waited for before the writer looks whether the sink is retired.
+/// Time for which a stalled reader is waited for before the writer checks whether the sink is retired.
 const STALL_CHECK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -32,7 +32,7 @@ const STALL_CHECK: Timespec = Timespec {
 pub(crate) struct Written {
     /// Number of lines that were lost.
     pub lost: u64,
-    /// Why; `None` also if an earlier error isn't over.
+    /// The error; `None` also if an earlier error persists.
     pub error: Option<io::Error>,
 }
 
@@ -50,7 +50,7 @@ impl LogOutput {
     /// pipe with a reader, or of a device.
     ///
     /// # Errors
-    /// Those of open(2).
+    /// Errors of open(2).
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         let kind = file.metadata()?.file_type();
@@ -68,7 +68,7 @@ impl LogOutput {
         }))
     }
 
-    /// Writes whole lines. A stalled reader is waited for until `gives_up` says otherwise.
+    /// Writes whole lines. A stalled reader is waited for until `gives_up` returns true.
     pub(super) fn write(
         &mut self,
         bytes: &[u8],
@@ -81,7 +81,7 @@ impl LogOutput {
         }
     }
 
-    /// Opens the file again if another one or none has its name, or if that is `asked` for.
+    /// Opens the file again if its name leads to another file or none, or if that is `asked` for.
     pub(super) fn refresh(&mut self, now: Instant, asked: bool) {
         match self {
             Self::File(file) => file.refresh(now, asked),
@@ -114,11 +114,11 @@ pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
     identity: Identity,
-    /// When its name was last looked at.
+    /// Time at which its name was last checked.
     checked: Instant,
     /// The rest of a line of which the disk took only the beginning. It is written before anything else.
     torn: Vec<u8>,
-    /// After an error: not before this time.
+    /// Time before which nothing is written, after an error.
     retry_at: Option<Instant>,
     failed_to_reopen: bool,
 }
@@ -194,7 +194,7 @@ impl LogFile {
 /// Writes all bytes.
 ///
 /// # Errors
-/// The number of bytes that were written, and why no more.
+/// The number of bytes that were written, and the error that stopped the writing.
 fn write_all(out: impl AsFd, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut at = 0;
     while at < bytes.len() {
@@ -241,7 +241,7 @@ fn piece(lines: &[u8], most: usize) -> &[u8] {
 }
 
 /// # Errors
-/// Why it can't be written; `None` if it was given up.
+/// The error; `None` if the piece was given up.
 fn write_piece(
     out: &OwnedFd,
     mut piece: &[u8],

@@ -1,13 +1,13 @@
-//! What lines say of the place that answered, remembered: status, service, version, endpoint and how the version was chosen are the
-//! same in most of the lines of an endpoint, and are copied in one piece.
+//! A cache of the part of a line about the place that answered. Status, service, version, endpoint and how the version was chosen
+//! are the same in most of the lines of an endpoint, and are copied in one piece.
 
 use crate::index::{EndpointIx, VersionIx};
 use crate::telemetry::record::{Chosen, RequestRecord};
 
-/// How many places are remembered. Each takes about 150 bytes.
+/// Number of places that are remembered. Each takes about 150 bytes.
 const PLACES: usize = 64;
 
-/// What the remembered part of a line depends on.
+/// The values that the remembered part of a line depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PlaceKey {
     /// See [`super::line::LogLine::service_id`].
@@ -31,7 +31,7 @@ impl PlaceKey {
         })
     }
 
-    /// Where it is remembered. Endpoints that follow each other don't displace each other.
+    /// The index at which the place is remembered. Endpoints that follow each other don't displace each other.
     #[inline]
     fn cell(&self) -> usize {
         let endpoint = self.endpoint.map_or(0, |endpoint| endpoint.0);
@@ -46,12 +46,12 @@ struct KnownPlace {
     text: Vec<u8>,
 }
 
-/// The places that answered last, in the words of one format.
+/// The latest places that answered, as text in one format.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPlaces(Vec<KnownPlace>);
 
 impl KnownPlaces {
-    /// Appends what `write` appends, which must depend on nothing but the key: for a place that is known, without calling it.
+    /// Appends the text that `write` appends, which must depend on the key alone. For a known place `write` isn't called.
     #[inline]
     pub(super) fn put(
         &mut self,

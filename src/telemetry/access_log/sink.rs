@@ -19,17 +19,17 @@ const QUEUED_BYTES: usize = 8 << 20;
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Maximum number of empty buffers that are kept.
 const SPARES: usize = 64;
-/// How long a worker that ends waits for room in the queue.
+/// Time for which a worker that ends waits for room in the queue.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long it waits for the writer before it looks for room again.
+/// Time for which it waits for the writer before it checks for room again.
 const ROOM_POLL: Duration = Duration::from_millis(20);
 
-/// What the writer thread receives.
+/// A message to the writer thread.
 #[derive(Debug)]
 pub(super) enum WriterMessage {
     /// Write these lines.
     Lines(LogChunk),
-    /// Look after this sink, which is new or has to be reopened.
+    /// Check this sink, which is new or has to be reopened.
     Check(Weak<LogSink>),
 }
 
@@ -45,7 +45,7 @@ pub(super) struct LogChunk {
 #[derive(Debug)]
 pub(super) struct SharedState {
     dropped: AtomicU64,
-    /// Of chunks.
+    /// Progress of the chunks in the queue.
     progress: QueueProgress,
     /// Empty buffers, for reuse.
     spares: Mutex<Vec<Vec<u8>>>,
@@ -71,7 +71,7 @@ impl SharedState {
         self.dropped.fetch_add(lines, Relaxed);
     }
 
-    /// See [`super::AccessLog::flush`].
+    /// Waits until the queued chunks are written; see [`super::AccessLog::flush`].
     pub(super) fn flush(&self, limit: Duration) -> bool {
         self.progress.flush(limit)
     }
@@ -104,9 +104,9 @@ pub(crate) struct LogSink {
     output: Mutex<LogOutput>,
     queue: SyncSender<WriterMessage>,
     shared: Arc<SharedState>,
-    /// The configuration no longer names it. Lines that are on their way are still written, unless nobody reads them.
+    /// Whether the configuration no longer names the sink. Queued lines are still written, unless nobody reads them.
     retired: AtomicBool,
-    /// The file has to be reopened.
+    /// Whether the file has to be reopened.
     reopen: AtomicBool,
 }
 
@@ -136,7 +136,7 @@ impl LogSink {
         self.check_now();
     }
 
-    /// Makes the writer thread look after this sink. If the queue is full, it does so with the next lines.
+    /// Makes the writer thread check this sink. If the queue is full, it does so with the next lines.
     pub(super) fn check_now(self: &Arc<Self>) {
         let _ = self
             .queue

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Length of `2026-01-31T12:00:00.000Z`.
 const RFC3339: usize = 24;
-/// Where its milliseconds are.
+/// Position of the milliseconds in it.
 const MILLIS: usize = 20;
 
 /// A formatted time in UTC.
@@ -14,7 +14,7 @@ pub(crate) struct Timestamp {
     milli: u64,
     /// Seconds since the epoch; `u64::MAX` before the first time is set.
     second: u64,
-    /// The same moment by the clock that doesn't go back and by that of the wall, in microseconds since the epoch.
+    /// The same moment by the monotonic clock and by the wall clock, in microseconds since the epoch.
     anchor: Option<(Instant, u64)>,
     rfc3339: [u8; RFC3339],
     clf: String,
@@ -33,8 +33,7 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// Compares the two clocks. To be called every now and then, because the clock of the wall may be set. Times before 1970 count
-    /// as 1970.
+    /// Compares the two clocks. To be called regularly, because the wall clock may be set. Times before 1970 count as 1970.
     pub(crate) fn synchronise(&mut self, now: Instant, wall: SystemTime) {
         let since = wall
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -42,8 +41,8 @@ impl Timestamp {
         self.anchor = Some((now, micros(since)));
     }
 
-    /// Sets the time to that of this instant, by the last [comparison](Self::synchronise) of the clocks: reading a clock once more
-    /// would cost more than all figures of a line.
+    /// Sets the time to that of this instant, by the last [comparison](Self::synchronise) of the clocks. Reading a clock once more
+    /// would cost more than all other values of a line.
     #[inline]
     pub(crate) fn set(&mut self, at: Instant) {
         if self.anchor.is_none() {
@@ -85,12 +84,12 @@ impl Timestamp {
         self.clf = format!("{day}/{}/{year}:{clock} +0000", MONTHS[month - 1]);
     }
 
-    /// `2026-01-31T12:00:00.000Z` (RFC 3339).
+    /// The time as `2026-01-31T12:00:00.000Z` (RFC 3339).
     pub(super) fn rfc3339(&self) -> &[u8; RFC3339] {
         &self.rfc3339
     }
 
-    /// `31/Jan/2026:12:00:00 +0000`, the form of the Common Log Format.
+    /// The time as `31/Jan/2026:12:00:00 +0000`, the form of the Common Log Format.
     pub(super) fn clf(&self) -> &[u8] {
         self.clf.as_bytes()
     }

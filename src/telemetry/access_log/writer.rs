@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::sink::{LogChunk, LogSink, SharedState, WriterMessage};
 
-/// How often a sink without lines is checked for a renamed file.
+/// Interval at which a sink without lines is checked for a renamed file.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Shortest time between two warnings about lines that can't be written.
@@ -18,7 +18,7 @@ struct LogThread {
     shared: Arc<SharedState>,
     /// The sink that was used last.
     sink: Weak<LogSink>,
-    /// Lines lost since the last warning, and when that was.
+    /// Number of lines lost since the last warning, and the time of that warning.
     lost: u64,
     warned: Option<Instant>,
 }
@@ -76,7 +76,7 @@ impl LogThread {
         }
     }
 
-    /// Warns of lines that can't be written, and says when they can be written again.
+    /// Warns of lines that can't be written, and logs when they can be written again.
     fn warn(&mut self, error: Option<io::Error>, now: Instant) {
         let is_due = |at: Instant| now.duration_since(at) >= WARN_EVERY;
         match error {

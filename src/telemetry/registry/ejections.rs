@@ -10,7 +10,7 @@ use super::labels::Ejection;
 /// Most addresses of names that have series of their own, by version.
 pub(crate) const MOST_RESOLVED: usize = 256;
 
-/// The label `endpoint` of all further addresses of a version. No endpoint has this name: theirs have ports or paths.
+/// The label `endpoint` of all further addresses of a version. No endpoint has this name, because its name has a port or a path.
 pub(super) const FURTHER: &str = "other";
 
 /// The counters of `cutover_ejections_total`.
@@ -22,7 +22,7 @@ pub(super) struct EjectionCounters {
 }
 
 impl EjectionCounters {
-    /// Adds one. `is_resolved` says whether the endpoint is an address of a name.
+    /// Counts an event. `is_resolved` tells whether the endpoint is an address of a name.
     pub(super) fn add(&mut self, mut what: Ejection, is_resolved: bool) {
         if is_resolved {
             let version = (what.service.clone(), what.version.clone());

@@ -10,7 +10,7 @@ use super::ejections::FURTHER;
 use super::labels::Ejection;
 use super::{Families, Telemetry};
 
-/// How long series are kept after their subject left the configuration.
+/// Time for which series are kept after their subject left the configuration.
 ///
 /// Longer than any range in our alerting rules, and long enough that counters continue after most rollbacks.
 const RETENTION: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PresentSeries(BTreeSet<SeriesSubject>);
 
-/// What a series is about, by name.
+/// The subject of a series, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SeriesSubject {
     Service(String),
@@ -33,7 +33,7 @@ enum SeriesSubject {
 }
 
 impl SeriesSubject {
-    /// Whose series an ejection has: that of further addresses belongs to the version.
+    /// The subject of an ejection's series: for further addresses, the version.
     fn of_ejection(what: &Ejection) -> Self {
         let (service, version) = (what.service.clone(), what.version.clone());
         match &*what.endpoint {
@@ -74,7 +74,7 @@ impl PresentSeries {
     }
 }
 
-/// Subjects that have series but are not in the configuration, and since when.
+/// Subjects that have series but are not in the configuration, and the time since which they are absent.
 #[derive(Debug, Default)]
 pub(super) struct Absent {
     since: BTreeMap<SeriesSubject, Instant>,
@@ -134,7 +134,7 @@ impl Families {
     /// Drops the series of `expired` subjects.
     ///
     /// Shards with another owner are kept: a request may still be in flight on a version that was removed, and its end
-    /// must be counted. They go with a later check.
+    /// must be counted. A later check drops them.
     fn drop_series(&mut self, expired: &BTreeSet<SeriesSubject>) {
         self.versions.retain(|(service, version), metrics| {
             let subject = SeriesSubject::Version(service.clone(), version.clone());

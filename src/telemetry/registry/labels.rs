@@ -13,7 +13,7 @@ pub struct Ejection {
     pub endpoint: String,
     /// Why the endpoint is an outlier.
     pub reason: EjectionReason,
-    /// What was done about it.
+    /// The reaction to it.
     pub outcome: EjectionOutcome,
 }
 
@@ -24,8 +24,8 @@ pub struct Rollback {
     pub service: String,
     /// Name of the version or flag.
     pub subject: String,
-    /// Whether it is a flag.
+    /// Whether the subject is a flag.
     pub is_flag: bool,
-    /// Why it lost its share.
+    /// Why the subject lost its share.
     pub reason: RollbackReason,
 }

@@ -1,4 +1,4 @@
-//! Sums for the status. Unlike totals, they need no memory.
+//! Sums for the status. Unlike totals, they allocate no memory.
 
 use super::{ServiceMetrics, Telemetry, VersionMetrics};
 use crate::telemetry::VersionShard;
@@ -32,7 +32,7 @@ impl VersionMetrics {
             .sum()
     }
 
-    /// Returns how all attempts have ended.
+    /// Returns the outcomes of all attempts.
     pub(in crate::telemetry) fn outcomes(&self) -> OutcomeCounts {
         let mut counts = OutcomeCounts::default();
         let shards = self.shards.iter();
@@ -42,7 +42,7 @@ impl VersionMetrics {
 }
 
 impl ServiceMetrics {
-    /// Returns how all requests have ended.
+    /// Returns the outcomes of all requests.
     pub(in crate::telemetry) fn outcomes(&self) -> OutcomeCounts {
         let mut counts = OutcomeCounts::default();
         let shards = self.shards.iter();

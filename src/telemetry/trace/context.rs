@@ -11,18 +11,18 @@ const RANDOM: u8 = 0x02;
 /// The trace that a request belongs to, as its sender states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceContext {
-    /// Not 0.
+    /// Id of the trace, not 0.
     pub trace_id: u128,
-    /// The sender's span. Not 0.
+    /// Id of the sender's span, not 0.
     pub parent_id: u64,
-    /// Only flags that are defined.
+    /// Flags of the trace. Only flags that are defined.
     pub flags: u8,
 }
 
 impl TraceContext {
     /// Parses the value of a `traceparent`. `None` if it is malformed, so that the trace has to be restarted.
     ///
-    /// A version after 00 may append further fields; what is known of it is read as version 00 (section 4.3).
+    /// A version after 00 may append further fields. The known ones are read as in version 00 (section 4.3).
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let value = value.trim_ascii();
         let (known, further) = value.split_at_checked(TRACEPARENT_LEN)?;
@@ -37,7 +37,7 @@ impl TraceContext {
         };
         let context = Self {
             trace_id: hex(&known[3..35])?,
-            // Sixteen digits fit.
+            // Sixteen hex digits fit into a `u64`.
             parent_id: hex(&known[36..52])? as u64,
             flags: hex(&known[53..])? as u8 & (SAMPLED | RANDOM),
         };

@@ -1,10 +1,10 @@
-//! The trace of one request: its ids, and when its tries began.
+//! The trace of one request: its ids, and the start of each try.
 
 use std::time::Instant;
 
 use super::context::{SAMPLED, TraceContext, put_hex, traceparent};
 
-/// What a request sends to an endpoint about its trace.
+/// The trace context that a request sends to an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentContext {
     /// The value of `traceparent`.
@@ -23,14 +23,14 @@ pub(crate) struct TrySpan {
 /// The ids of a request's spans.
 #[derive(Debug)]
 pub(crate) struct RequestTrace {
-    /// The client's context, or a new one without a parent.
+    /// The trace id of the client's context, or a new one.
     pub(crate) trace_id: u128,
     /// The client's span; 0 if the trace begins here.
     pub(crate) parent_id: u64,
     pub(crate) flags: u8,
     /// The span of the request as a whole.
     pub(crate) span_id: u64,
-    /// Those of the tries, in the order of the record, without a second one that is lost.
+    /// The spans of the tries, in the order of the record, without a second one that is lost.
     tries: Vec<TrySpan>,
     /// The id of the second try, if the request is hedged.
     second_id: u64,
@@ -98,12 +98,12 @@ impl RequestTrace {
         self.lost_second = Some(TrySpan { id, began });
     }
 
-    /// What the current try sends.
+    /// The context that the current try sends.
     pub(crate) fn sent(&self) -> SentContext {
         self.sent_by(self.tries.last().map_or(self.span_id, |last| last.id))
     }
 
-    /// What the second try sends.
+    /// The context that the second try sends.
     pub(crate) fn sent_by_second(&self) -> SentContext {
         self.sent_by(self.second_id)
     }

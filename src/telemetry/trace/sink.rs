@@ -1,7 +1,7 @@
 //! The way of spans from the workers to the thread that exports them.
 //!
-//! A worker collects spans in a buffer of its own and passes them on every tick. How many may wait is limited, for the worker and
-//! for the process; further ones are dropped and counted. No worker waits for the receiver.
+//! A worker collects spans in a buffer of its own and passes them on every tick. The number of waiting spans is limited, for the
+//! worker and for the process; further ones are dropped and counted. No worker waits for the receiver.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -30,16 +30,16 @@ impl SpanCounts {
     }
 }
 
-/// What the exporter receives.
+/// A message to the exporter.
 #[derive(Debug)]
 pub(crate) enum ExporterMessage {
     /// Export these spans.
     Spans(Vec<OtlpSpan>),
-    /// Export what is queued before this message, with one attempt, then answer.
+    /// Export the spans queued before this message, with one attempt, then answer.
     Flush(oneshot::Sender<()>),
 }
 
-/// Where spans are exported to.
+/// The queue of the thread that exports spans.
 #[derive(Debug)]
 pub(crate) struct TraceSink {
     queue: mpsc::UnboundedSender<ExporterMessage>,
@@ -82,7 +82,7 @@ impl TraceSink {
     /// Queues spans without waiting. If there is no room for them, they are dropped and counted.
     fn send(&self, spans: Vec<OtlpSpan>) {
         let count = spans.len();
-        // The limit holds for what is queued by all workers; that two of them may exceed it together by a batch is harmless.
+        // The limit applies to the queue of all workers. Two of them may exceed it together by a batch, which is harmless.
         if self.queued.load(Relaxed) + count > QUEUED_SPANS {
             return self.counts.add(SpanOutcome::Dropped, count);
         }
@@ -92,7 +92,7 @@ impl TraceSink {
         }
     }
 
-    /// Asks the exporter to export what is queued. The receiver gets a message when that is done, or an error if the exporter
+    /// Asks the exporter to export the queued spans. The receiver gets a message when that is done, or an error if the exporter
     /// has ended.
     pub(crate) fn flush(&self) -> oneshot::Receiver<()> {
         let (done, is_done) = oneshot::channel();

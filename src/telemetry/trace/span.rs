@@ -1,7 +1,7 @@
 //! The spans of a request, from its record: one for the request, one for each try.
 //!
-//! Attributes have the names of OpenTelemetry's semantic conventions for HTTP (1.23 and later); what they don't know is named
-//! `cutover.…`. Queries and header fields, which may hold secrets, aren't among them.
+//! Attributes have the names of OpenTelemetry's semantic conventions for HTTP (1.23 and later). Those that the conventions lack
+//! are named `cutover.…`. Queries and header fields, which may hold secrets, aren't among them.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use super::request::{RequestTrace, TrySpan};
 use crate::http1::Method;
 use crate::telemetry::record::{Failure, Protocol, Reason, RequestFlags, RequestRecord, TryRecord};
 
-/// What the record of a request doesn't say.
+/// The facts about a request that its record doesn't have.
 #[derive(Debug)]
 pub(crate) struct SpanFacts<'a> {
-    /// When the head of the request had been read.
+    /// Time at which the head of the request had been read.
     pub started: Instant,
-    /// When the request ended, in nanoseconds since the Unix epoch.
+    /// Time at which the request ended, in nanoseconds since the Unix epoch.
     pub ended_unix_nanos: u64,
     /// `http` or `https`.
     pub scheme: &'a str,
@@ -86,7 +86,7 @@ impl AttributeList {
         }
     }
 
-    /// The method, and as sent if it isn't a known one.
+    /// Adds the method, and its text as sent if it isn't a known one.
     fn method(&mut self, record: &RequestRecord<'_>) {
         if record.method_text.is_empty() {
             return;
@@ -155,7 +155,7 @@ fn of_request(record: &RequestRecord<'_>, trace: &RequestTrace, facts: &SpanFact
     }
 }
 
-/// Where the request was sent, and why.
+/// Adds the version and endpoint that the request was sent to, and how they were chosen.
 fn choice(record: &RequestRecord<'_>, facts: &SpanFacts<'_>, out: &mut AttributeList) {
     out.bytes("cutover.request_id", record.id);
     out.text("cutover.listener", record.listener);
@@ -178,13 +178,13 @@ fn choice(record: &RequestRecord<'_>, facts: &SpanFacts<'_>, out: &mut Attribute
     out.flag("cutover.tunnel", record.tunnel);
 }
 
-/// What the span of a try depends on.
+/// The values that the span of a try depends on.
 struct TryContext<'c> {
     record: &'c RequestRecord<'c>,
     trace: &'c RequestTrace,
     facts: &'c SpanFacts<'c>,
     span: TrySpan,
-    /// When the next try began.
+    /// Time at which the next try began.
     next: Option<Instant>,
     /// Number of tries before this one.
     resends: u64,
@@ -242,7 +242,7 @@ fn of_try(attempt: &TryRecord<'_>, context: &TryContext<'_>) -> OtlpSpan {
     }
 }
 
-/// Whether the status of a try is that of a response, rather than what its failure counts as.
+/// Whether the status of a try came with a response, rather than from its failure.
 fn has_response(attempt: &TryRecord<'_>) -> bool {
     match attempt.failure {
         Some(failure) => failure.reason == Reason::UpstreamStatus || attempt.first_byte.is_some(),
@@ -250,7 +250,7 @@ fn has_response(attempt: &TryRecord<'_>) -> bool {
     }
 }
 
-/// What all spans of a trace have.
+/// Fills in the parts that all spans of a trace share.
 fn span(trace: &RequestTrace, id: u64, out: AttributeList, facts: &SpanFacts<'_>) -> OtlpSpan {
     OtlpSpan {
         trace_id: trace.trace_id.to_be_bytes().to_vec(),
@@ -262,7 +262,7 @@ fn span(trace: &RequestTrace, id: u64, out: AttributeList, facts: &SpanFacts<'_>
     }
 }
 
-/// The name of a span: the method, and what it was sent to. Of low cardinality, as the conventions ask for.
+/// The name of a span: the method and its target. Of low cardinality, as the conventions ask for.
 fn name(record: &RequestRecord<'_>, target: &str) -> String {
     let method = match record.method {
         Method::Other => "HTTP",
