@@ -3,7 +3,11 @@
 //! The explanation is a pure function of a snapshot and a described request. It calls the same `routing::decision` as the
 //! data path, and changes no state: neither the position of the exact split nor a session.
 //!
-//! * `decision`: the routing decision and its steps. `edits`: how heads are edited. `flags`: which flags are on. `session`: the session cookie. `takeover`: endpoints and failover.
+//! * `decision`: the routing decision and its steps.
+//! * `edits`: the edits of heads.
+//! * `flags`: the flags that are on.
+//! * `session`: the session cookie.
+//! * `takeover`: endpoints and failover.
 
 #[cfg(test)]
 mod agreement_tests;

@@ -5,8 +5,9 @@
 //! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`mod@serve`] accepts connections within the budget and the
 //!   timeouts of each listener; `activity` tracks whether a connection is stalled.
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
-//! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
-//!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
+//! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and
+//!   [`file_editor`] change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are
+//!   [`ControlCommand`]s, which the control thread carries out.
 //! * `dashboard` serves the files of the page at `/`.
 //! * [`logs`] streams the lines of the access log, and [`events`] the changes of the status.
 //! * [`status`], [`series`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
