@@ -11,15 +11,15 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::access_log::output::LogOutput;
 use crate::telemetry::access_log::sink::LogSink;
 
-/// The log in use; none if the configuration has no `[access_log]`.
+/// The open log; none if the configuration has no `[access_log]`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenLog(Option<(LogTarget, Arc<LogSink>)>);
 
 impl OpenLog {
-    /// Opens the log of a configuration. If that is where this one goes as well, it stays open.
+    /// Opens the log of a configuration. If its output is the one of this log, that stays open.
     ///
     /// # Errors
-    /// It can't be opened. The message has two sentences: what is wrong, and what to do about it.
+    /// The log can't be opened. The message has two sentences: the problem, and advice.
     pub(super) fn next(&self, spec: &Spec, log: &AccessLog) -> Result<Self, String> {
         let Some(wanted) = &spec.access_log else {
             return Ok(Self(None));
@@ -36,7 +36,7 @@ impl OpenLog {
         }
     }
 
-    /// Takes the place of this log. Lines that are on their way to it are still written.
+    /// Replaces this log. Queued lines are still written to it.
     pub(super) fn replace(&mut self, next: Self) {
         let former = std::mem::replace(self, next);
         if let Some((_, sink)) = former.0
@@ -46,7 +46,7 @@ impl OpenLog {
         }
     }
 
-    /// Where requests are logged.
+    /// The sink to which requests are logged.
     pub(super) fn sink(&self) -> Option<&Arc<LogSink>> {
         self.0.as_ref().map(|(_, sink)| sink)
     }
@@ -68,7 +68,7 @@ fn output(target: &LogTarget) -> io::Result<LogOutput> {
     })
 }
 
-/// Why a log can't be opened, and what to do about it.
+/// The reason why a log can't be opened, with advice.
 pub(super) fn unusable(target: &LogTarget, error: &io::Error) -> String {
     let help = match (target, error.kind()) {
         (LogTarget::File(path), io::ErrorKind::NotFound) => format!(

@@ -1,4 +1,4 @@
-//! The audit log: what an adopted configuration changes, one line per service, version and listener.
+//! The audit log: the changes by an adopted configuration, one line per service, version and listener.
 //!
 //! [`changes`] compares two snapshots and is pure; [`log`] writes the result. Desired shares come from the specifications and
 //! effective ones from the snapshots, so the log shows both when an edit is made and when the stable gate lets it take effect.
@@ -23,7 +23,7 @@ const MAX_LINES: usize = 100;
 pub(crate) struct Change {
     service: Option<String>,
     version: Option<String>,
-    /// A flag of the service, whose share changed or which was added or removed.
+    /// A flag of the service whose share changed, or which was added or removed.
     flag: Option<String>,
     listener: Option<String>,
     /// `added` or `removed`.
@@ -91,7 +91,7 @@ impl Change {
     }
 }
 
-/// Logs the changes that a generation brought.
+/// Logs the changes of a generation.
 pub(crate) fn log(generation: u64, changes: &[Change]) {
     for change in changes.iter().take(MAX_LINES) {
         let text = |value: &'_ Option<String>| value.clone();
@@ -278,7 +278,7 @@ fn flags(
         let share = |service: &Service, at: FlagIx| service.routing.flags[at].share.to_string();
         let effective = (share(before, old), share(after, at));
         let shifted = desired.0 != desired.1;
-        // As with versions: one that changes together with the desired share would only repeat it.
+        // As with versions: an effective share that changes together with the desired one would only repeat it.
         let differs = effective.0 != effective.1 && !(shifted && effective == desired);
         let other_when = was.flags[old].when != flag.when;
         if shifted || differs || other_when {

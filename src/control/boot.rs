@@ -65,7 +65,7 @@ impl Booting {
         let mut membership = Membership::new(fleet_view.clone());
         let mut shared = SharedConfig::new(fleet_view.clone());
         let mut store = None;
-        // The tables that the fleet shares are a part of what is read next.
+        // The tables that the fleet shares are a part of the configuration that is read next.
         if let Some(fleet) = fleet_of(&options.config) {
             store = membership.connect(Some(&fleet)).flatten();
             shared.follow(Some(&fleet), membership.etcd());
@@ -160,7 +160,7 @@ impl Booting {
         match self.predecessor.take() {
             Some(predecessor) => {
                 self.take_over(predecessor).await?;
-                // Complete only now: the predecessor has written its last entry before it released its sockets.
+                // The history is complete only now: the predecessor has written its last entry before it released its sockets.
                 self.publisher.history().load();
             }
             None => {
@@ -241,7 +241,7 @@ impl Booting {
             Err(error) => {
                 self.publisher.withdraw();
                 let deadline = self.publisher.live().current().spec.shutdown.deadline;
-                // Best effort: whatever is still open at the deadline is cut when this process exits.
+                // Best effort: connections that are still open at the deadline are cut when this process exits.
                 let _ = tokio::time::timeout(deadline, self.publisher.workers().all_ended()).await;
                 return Err(RunError::Takeover(format!(
                     "process {pid} did not release its sockets: {error}"

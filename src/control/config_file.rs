@@ -1,11 +1,11 @@
-//! Reads the configuration file for the publisher, and logs what it warns of.
+//! Reads the configuration file for the publisher, and logs its warnings.
 
 use std::path::Path;
 
 use crate::admin::plan::restart_keys;
 use crate::config::{self, Diagnostic, Spec};
 
-/// Reads and parses the file. The error holds the rendered diagnostics, and the hash of the text if it could be read.
+/// Reads and parses the file. The error contains the rendered diagnostics, and the hash of the text if it could be read.
 ///
 /// A panic is caught: a file that hits a bug in the parser must not bring down a running proxy.
 pub(super) fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {

@@ -1,8 +1,8 @@
 //! Keeps the addresses of endpoints' names up to date: looks each name up when its answer expires, for as long as the
 //! configuration has it.
 //!
-//! [`NameState`] decides what an answer changes and when to ask again. This module runs the lookups as tasks of the control
-//! thread, at most [`CONCURRENT`] at a time, logs what they change, and tells the publisher, which compiles the addresses into
+//! [`NameState`] decides the effect of an answer and the time of the next lookup. This module runs the lookups as tasks of the
+//! control thread, at most [`CONCURRENT`] at a time, logs changes, and tells the publisher, which compiles the addresses into
 //! the next snapshot.
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +25,7 @@ use crate::upstream::resolve::resolver::{LookupOutcome, Resolver};
 const CONCURRENT: usize = 64;
 /// Time limit for one lookup, with all servers and search domains.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Shortest time between two generations that changed addresses bring. Changes in the meantime come together.
+/// Shortest time between two generations caused by changed addresses. Changes in the meantime are combined.
 const SPACING: Duration = Duration::from_millis(100);
 /// The wait when no name is due.
 const LATER: Duration = Duration::from_secs(3600);
@@ -41,7 +41,7 @@ pub(super) struct Discovery {
 struct SharedDiscovery {
     resolver: Resolver,
     names: RefCell<TrackedNames>,
-    /// What is known about each name; the admin API reads it.
+    /// The state of each name; the admin API reads it.
     known: KnownNames,
     log: NameLog,
     /// Notified when the next lookup may have become due earlier.
@@ -52,18 +52,18 @@ struct SharedDiscovery {
     changed: Notify,
     /// Whether addresses have changed since the last [`Discovery::news`].
     has_news: Cell<bool>,
-    /// When [`Discovery::news`] last returned.
+    /// Time at which [`Discovery::news`] last returned.
     told: Cell<Option<Instant>>,
 }
 
 /// The names of the configuration that was adopted last.
 #[derive(Debug, Default)]
 struct TrackedNames {
-    /// By name, when it is due; `None` during its lookup.
+    /// Time at which each name is due; `None` during its lookup.
     due: HashMap<LookupName, Option<Instant>>,
-    /// The same in the order of time.
+    /// The same names, in the order of these times.
     queue: BTreeSet<(Instant, LookupName)>,
-    /// The absolute name that had the addresses of a name, where it was found with a name server.
+    /// The absolute name under which the addresses of a name were found, where a name server had them.
     absolute: HashMap<LookupName, String>,
     /// The addresses in use. Every name has an entry.
     resolutions: Resolutions,
@@ -118,17 +118,17 @@ impl Discovery {
         }
     }
 
-    /// Whether its task has ended. It loops forever, so only a panic ends it.
+    /// Whether the task that runs the lookups has ended. It loops forever, so only a panic ends it.
     pub(super) fn is_dead(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// What is known about each name.
+    /// The state of each name.
     pub(super) fn known(&self) -> &KnownNames {
         &self.shared.known
     }
 
-    /// Follows a configuration: looks up the names that it adds, and forgets those that it doesn't have.
+    /// Follows a configuration: looks up the names that it adds, and drops those that it doesn't have.
     pub(super) fn adopt(&self, spec: &Spec) {
         let shared = &self.shared;
         let other_servers = shared.resolver.set_servers(&spec.dns.servers);
@@ -155,7 +155,7 @@ impl Discovery {
                 let state = known.entry(name.clone()).or_default();
                 names.resolutions.insert(name.clone(), state.addresses());
             }
-            // A lookup that is under way ends, and schedules the next one.
+            // A lookup that is under way completes, and schedules the next one.
             if is_new || other_servers && names.due[&name].is_some() {
                 names.schedule(&name, now);
             }
@@ -184,7 +184,7 @@ impl Discovery {
             }
         };
         let _ = timeout(limit, round).await;
-        // What has been found until now is compiled next.
+        // The addresses that have been found until now are compiled next.
         self.shared.has_news.set(false);
     }
 

@@ -1,4 +1,4 @@
-//! Drains of endpoints: carries out those that operators ask for, and saves and restores them for a successor.
+//! Drains of endpoints: carries out the requests of operators, and saves and restores drains for a successor.
 //!
 //! A drain is a flag of the endpoint's shared state, so workers see it with their next request, without a new snapshot. It
 //! survives reloads, because endpoint states do.

@@ -35,7 +35,7 @@ use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
 const FOLLOWERS: Duration = Duration::from_millis(500);
 /// Longest time for the last spans to be exported when the process ends.
 const SPANS: Duration = Duration::from_secs(3);
-/// How often the status windows are sampled.
+/// Interval at which the status windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A running proxy, owned by its control thread.
@@ -147,7 +147,7 @@ impl Control {
         let ended = catch_panic(self.until_stopped(&mut signals, &mut stop)).await;
         let ended = ended.unwrap_or(Err(RunError::Control));
         self.context.readiness.set(ProcessPhase::Stopping);
-        // Commands sent from now on fail immediately instead of waiting for an answer, and so do the queued ones, whose answer
+        // Commands sent from now on fail immediately instead of waiting for an answer. So do the queued ones, whose answer
         // channels are dropped here.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -163,7 +163,7 @@ impl Control {
             }
             Err(error) => {
                 tracing::error!("{error}");
-                // The threads that still work drain what they have.
+                // The threads that still run drain their connections.
                 self.stop(StopMode::Graceful, &mut signals).await;
                 Err(error)
             }
@@ -216,7 +216,7 @@ impl Control {
             () = self.publisher.news() => Event::EndpointVerdict,
             // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
             news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
-            // Nor may the configuration change.
+            // The configuration must not change either.
             news = self.shared.news(), if open => Event::SharedConfig(news),
             () = self.acme.news() => Event::Certificates,
             _ = sources.second.tick() => Event::Second,
@@ -308,7 +308,7 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    /// The successor that held an offer did not take over: carries out what was deferred.
+    /// Carries out the deferred requests after the successor that held an offer did not take over.
     async fn on_takeover_decided(&mut self) -> ControlFlow<ProcessEnd> {
         self.undecided = None;
         if self.deferred.stop {
@@ -345,7 +345,7 @@ impl Control {
                     .command(&service, command, &mut self.publisher)
                     .await;
                 self.show_rollouts();
-                // As above.
+                // Fails if the client has disconnected, which doesn't matter here.
                 let _ = answer.send(result);
             }
             ControlCommand::Drain {
@@ -354,19 +354,19 @@ impl Control {
                 answer,
             } => {
                 let snapshot = self.publisher.live().current();
-                // As above.
+                // Fails if the client has disconnected, which doesn't matter here.
                 let _ = answer.send(drains::drain(&snapshot, &service, &request));
             }
             ControlCommand::Share { change, answer } => self.share_tables(change, answer),
             ControlCommand::Preview { spec, answer } => {
-                // As above.
+                // Fails if the client has disconnected, which doesn't matter here.
                 let _ = answer.send(self.publisher.preview(&spec));
             }
         }
     }
 
-    /// Whether one of this thread's tasks (handover, admin API, health monitor, lookups of names) has ended. None of them returns while the loop
-    /// runs, so it has panicked.
+    /// Whether one of this thread's tasks (handover, admin API, health monitor, lookups of names) has ended. None of them returns
+    /// while the loop runs, so it has panicked.
     fn has_dead_task(&self) -> bool {
         let handover = self.handover.as_ref().is_some_and(JoinHandle::is_finished);
         handover || self.admin.is_finished() || self.publisher.has_dead_task()

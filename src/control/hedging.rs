@@ -1,4 +1,4 @@
-//! The delays of `hedge = "p95"`: quantiles of what the versions' requests took over the last minute.
+//! The delays of `hedge = "p95"`: quantiles of the durations of the versions' requests over the last minute.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::config::policy::Hedge;
 use crate::snapshot::Snapshot;
 use crate::telemetry::windows::StatusWindows;
 
-/// The time over which a quantile is taken.
+/// Time over which a quantile is taken.
 const OVER: Duration = Duration::from_secs(60);
 
 /// Publishes for every version the delay after which workers hedge its requests. To be called after each tick of the windows.

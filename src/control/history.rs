@@ -75,8 +75,8 @@ impl HistoryRecorder {
         }
     }
 
-    /// The number of the first generation of a process that has no predecessor. Numbers go on where the history ends, so that
-    /// each of them stands for one text; a process that starts with the last text keeps its number.
+    /// The number of the first generation of a process that has no predecessor. Numbers continue where the history ends, so that
+    /// each of them stands for one text. A process that starts with the last text keeps its number.
     pub(crate) fn first_generation(&self, hash: &str) -> u64 {
         match self.history.last() {
             Some(last) if last.hash == hash => last.generation,
@@ -108,7 +108,7 @@ impl HistoryRecorder {
         self.add(entry, Some(text));
     }
 
-    /// What changed since an earlier text; `None` if it is gone or this release can't read it.
+    /// The changes since an earlier text; `None` if it is gone or this release can't read it.
     fn since(&self, hash: &str, now: &Snapshot) -> Option<Vec<ChangeLine>> {
         let text = self.history.text(hash)?;
         let spec = config::parse_bundle(&text, "").ok()?;
@@ -117,7 +117,7 @@ impl HistoryRecorder {
         Some(lines(&before, now))
     }
 
-    /// Records a generation and what it changed, unless the history has not started yet.
+    /// Records a generation and its changes, unless the history has not started yet.
     ///
     /// `text` is the text of the file, if it changed; an attribution of `None` asks for
     /// the one that was announced.
@@ -214,7 +214,7 @@ pub(super) fn lines(old: &Snapshot, new: &Snapshot) -> Vec<ChangeLine> {
     lines_of(&audit::changes(old, new), (old, new))
 }
 
-/// The same, of changes that have been found already.
+/// The changes in words, for changes that have been found already.
 pub(super) fn lines_of(
     changes: &[audit::Change],
     (old, new): (&Snapshot, &Snapshot),

@@ -5,17 +5,19 @@
 //! the [`publisher`] stores, and obey the commands that it sends them.
 //!
 //! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
-//!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`reloading`] follows it, [`audit`] logs what it
-//!   changed, and [`history`] records it.
-//! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes endpoints out of use for operators.
+//!   and directories that a configuration names, [`config_file`] reads it, and [`publisher`] compiles and stores the next snapshot.
+//!   [`reloading`] has the steps after that, [`audit`] logs the changes, and [`history`] records them.
+//! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes
+//!   endpoints out of use for operators.
 //! * **Names:** [`discovery`] keeps the addresses of endpoints' names up to date, [`name_log`] logs their changes and failures.
-//! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
+//! * **Rollouts:** `rollouts` drives them. [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and
+//!   Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
-//! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
+//! * **Access log:** [`access_log`] opens the file or stream that the configuration names, for the writer thread of `telemetry`.
 //! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
-//! * **Certificates:** [`acme`] obtains those that listeners name in `acme`, on a thread of its own.
-//! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`],
-//!   [`fleet`] shares rollouts with them, and [`shared_config`] tables of the configuration, which [`shared_adoption`] takes up.
+//! * **Certificates:** [`acme`] obtains the certificates that listeners name in `acme`, on a thread of its own.
+//! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`]. [`fleet`] shares rollouts with
+//!   them, and [`shared_config`] tables of the configuration, which [`shared_adoption`] adopts.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 

@@ -1,4 +1,4 @@
-//! What the log says about names of endpoints: changes of their addresses, and lookups that fail.
+//! Log lines about names of endpoints: changes of their addresses, and lookups that fail.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use crate::telemetry::log_limit::LogLimit;
 use crate::upstream::resolve::name_state::{NameChange, NameState};
 use crate::upstream::resolve::record::{LookupName, ResolvedAddress};
 
-/// How often a name that keeps failing is logged.
+/// Interval at which a name that keeps failing is logged.
 const REPEAT: Duration = Duration::from_secs(60);
 /// Shortest time between two lines about failures, of all names together.
 const FAILURES: Duration = Duration::from_millis(500);
@@ -20,7 +20,7 @@ const LISTED: usize = 16;
 /// Writes the lines, and remembers which names fail.
 #[derive(Debug)]
 pub(super) struct NameLog {
-    /// When a failure of a name was last logged.
+    /// Time at which a failure of each name was last logged.
     failing: RefCell<HashMap<LookupName, Instant>>,
     failures: LogLimit,
     changes: LogLimit,
@@ -37,7 +37,7 @@ impl Default for NameLog {
 }
 
 impl NameLog {
-    /// Logs the result of a lookup at `now`: what it changed in `state`, and whether it failed.
+    /// Logs the result of a lookup at `now`: the change of `state`, and the failure if it failed.
     pub(super) fn result(
         &self,
         name: &LookupName,
@@ -54,7 +54,7 @@ impl NameLog {
                     tracing::info!(%name, addresses, added, removed, omitted, "name resolved to other addresses");
                 }
             }
-            // Rare and always worth a line.
+            // This is rare and always worth a line.
             NameChange::Emptied { removed } => tracing::error!(
                 %name,
                 removed = list(removed),

@@ -65,8 +65,8 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     checks.findings
 }
 
-/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic, or such a flag no users, and keeps running, but `check` can tell
-/// before.
+/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic, or such a flag no users, and
+/// keeps running, but `check` can tell before.
 pub(crate) fn unstorable_rollouts(loaded: &Loaded, file: &Path) -> Vec<Diagnostic> {
     let state = paths::state_dir(loaded.spec.state_dir.as_deref()).join("rollouts");
     let Some(problem) = unusable(&state, file) else {
@@ -209,7 +209,7 @@ impl Checks<'_> {
         self.findings.warnings.extend(warnings);
     }
 
-    /// What orders of certificates need. Without it the proxy runs, but obtains none.
+    /// Checks the files for orders of certificates. If they can't be used the proxy runs, but obtains none.
     fn acme(&mut self) {
         let Some(spec) = &self.loaded.spec.acme else {
             return;
@@ -221,7 +221,7 @@ impl Checks<'_> {
         }
     }
 
-    /// What the connection to etcd needs. Without it the proxy runs, but is alone.
+    /// Checks the files for the connection to etcd. If they can't be used the proxy runs, but is alone.
     fn fleet(&mut self) {
         let Some(spec) = &self.loaded.spec.fleet else {
             return;
@@ -311,7 +311,7 @@ impl Checks<'_> {
     }
 }
 
-/// Why the access log can't be opened; `None` if it can.
+/// The reason why the access log can't be opened; `None` if it can.
 fn unusable_log(spec: &Spec) -> Option<String> {
     let target = &spec.access_log.as_ref()?.to;
     let LogTarget::File(path) = target else {
@@ -327,7 +327,7 @@ fn unusable_log(spec: &Spec) -> Option<String> {
     Some(access_log::unusable(target, &error))
 }
 
-/// Why this directory can't hold the proxy's sockets and keys; `None` if it can.
+/// The reason why this directory can't contain the proxy's sockets and keys; `None` if it can.
 fn unusable(state: &Path, config: &Path) -> Option<String> {
     if let Ok(socket) = paths::handover_socket(state, config)
         && socket.as_os_str().as_bytes().len() > LONGEST_SOCKET

@@ -33,8 +33,8 @@ use crate::snapshot::{Inputs, Keys, Live, Previous, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// Longest wait for the names of new endpoints to be looked up: one second for a name server that doesn't answer, and one for the
-/// next. Names that take longer are published without addresses.
+/// Longest wait for the names of new endpoints to be looked up: one second for a name server that doesn't answer, and one for
+/// the next server. Names that take longer are published without addresses.
 const NAMES: Duration = Duration::from_secs(2);
 /// Longest wait for all workers to adopt a snapshot. It normally takes microseconds.
 const ADOPTION: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub(crate) struct Publisher {
     identities: UpstreamIdentities,
     log: OpenLog,
     traces: OpenTraces,
-    /// Why certificates could not be obtained.
+    /// The reasons why certificates could not be obtained.
     order_errors: OrderErrors,
     history: HistoryRecorder,
     /// The text of the first generation, until the history has it.
@@ -92,7 +92,7 @@ impl Publisher {
         }
     }
 
-    /// Where spans are exported to.
+    /// The exporter of spans, if one is configured.
     pub(in crate::control) fn traces(&self) -> &OpenTraces {
         &self.traces
     }
@@ -116,7 +116,7 @@ impl Publisher {
     }
 
     /// Stops accepting, as [`Self::close`] does, on sockets that a successor accepts on as well. It does not want those bound at
-    /// `unwanted`: their queues are drained here, because nobody else would answer them.
+    /// `unwanted`: their queues are drained here, because no other process would answer them.
     pub(crate) fn hand_over(&mut self, unwanted: &[String]) {
         let ours = self.listeners.hand_over(unwanted);
         self.workers.hand_over(&ours);
@@ -189,8 +189,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until the health of an endpoint has changed, after which [`Self::open_gate`] may have something to do and streams of
-    /// events something to tell. May return for neither.
+    /// Waits until the health of an endpoint has changed, so that [`Self::open_gate`] may open and streams of events may have
+    /// something to report. May return for neither reason.
     pub(crate) async fn news(&self) {
         self.monitor.news().await;
     }
@@ -215,7 +215,7 @@ impl Publisher {
         );
     }
 
-    /// Takes up certificates that were obtained, and remembers why others were not.
+    /// Adopts certificates that were obtained, and remembers why others were not.
     pub(in crate::control) fn note_orders(&mut self, errors: OrderErrors) {
         self.order_errors = errors;
         self.renew();
@@ -225,7 +225,7 @@ impl Publisher {
     fn renew_identities(&mut self) {
         let spec = self.live.current().spec.clone();
         let read = UpstreamIdentities::read(&spec, &self.identities, SystemTime::now());
-        // Not reached: every version has former settings, so that its files are refused instead.
+        // Not reached: every version has previous settings, so that its files are refused instead.
         let Ok(reading) = read else { return };
         for IdentityFault {
             service,
@@ -309,7 +309,7 @@ impl Publisher {
     /// Restarts workers that panicked, on the sockets that they had. Requests in flight on them are lost.
     ///
     /// # Errors
-    /// They keep panicking, or can't be started.
+    /// The workers keep panicking, or can't be started.
     pub(crate) fn restart_workers(&mut self) -> io::Result<()> {
         for id in self.workers.restart_panicked()? {
             let updates = self.listeners.updates_for_restart(id)?;
@@ -331,7 +331,7 @@ impl Publisher {
         &self.workers
     }
 
-    /// The worker threads, to stop them or to look for one that is stuck.
+    /// The worker threads, to stop them or to check for one that is stuck.
     pub(crate) fn workers_mut(&mut self) -> &mut Workers {
         &mut self.workers
     }

@@ -1,4 +1,4 @@
-//! Reloads of a running proxy, and what depends on the adopted configuration.
+//! Reloads of a running proxy, and the steps that follow an adopted configuration.
 
 use std::os::fd::AsFd;
 
@@ -16,7 +16,7 @@ impl Control {
         outcome
     }
 
-    /// Reloads the file. If tables of the fleet were refused before, they are tried with it first.
+    /// Reloads the file. If tables of the fleet were refused before, they are tried again together with it.
     pub(super) async fn reload_file(&mut self) -> ReloadOutcome {
         match self.adopt_refused_tables().await {
             Some(generation) => ReloadOutcome::Adopted(generation),
@@ -35,7 +35,7 @@ impl Control {
         self.stored = stored;
     }
 
-    /// Reads the file and what it includes, and publishes it if it is valid and has changed.
+    /// Reads the file and the files that it includes, and publishes the result if it is valid and has changed.
     pub(super) async fn reload(&mut self) -> ReloadOutcome {
         let before = self.publisher.listeners().addresses();
         let (rollouts, membership) = (&mut self.rollouts, &mut self.membership);

@@ -1,4 +1,4 @@
-//! How a running member takes up the fleet's tables, and edits them.
+//! Adopts and edits the fleet's tables in a running member.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ impl Control {
         following.is_some_and(|following| {
             let is_older = following.is_older(revision, document);
             if is_older {
-                // An edit is a change of them.
+                // An edit is a change of these tables.
                 following.revision = revision;
             }
             is_older
@@ -87,7 +87,7 @@ impl Control {
         log_unstored(stored.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))));
     }
 
-    /// Takes up an edit of this member, or takes it back.
+    /// Adopts an edit of this member, or takes it back.
     async fn on_edited(
         &mut self,
         revision: Revision,
@@ -126,7 +126,7 @@ impl Control {
         let _ = answer.send(Err(refused));
     }
 
-    /// Tries tables again that were refused, because the file has changed. Returns the generation if they were adopted, with the file.
+    /// Tries tables again that were refused, because the file has changed. Returns the generation if they were adopted.
     pub(super) async fn adopt_refused_tables(&mut self) -> Option<u64> {
         let following = self.shared.following.as_ref();
         let (revision, document) = following.and_then(|f| f.refused.clone())?;
@@ -138,10 +138,10 @@ impl Control {
         adopted.ok()
     }
 
-    /// Takes up tables with this revision. Returns the generation that runs them.
+    /// Adopts tables with this revision. Returns the generation that runs them.
     ///
     /// # Errors
-    /// Why they can't be used.
+    /// The reason why the tables can't be used.
     async fn adopt_tables(
         &mut self,
         revision: Revision,
@@ -184,7 +184,7 @@ impl Control {
         }
     }
 
-    /// Tells the history who wrote the tables that are about to be adopted.
+    /// Announces the author of tables that are about to be adopted to the history.
     async fn announce(&self, main: &Path, by: &str) {
         let main = main.to_owned();
         let hash = on_thread(THREAD, move || load::hash_of(&main)).await;

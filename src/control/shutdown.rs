@@ -1,4 +1,4 @@
-//! Graceful shutdown: no new work, then drain what is in flight.
+//! Graceful shutdown: accepts no new work, then drains the requests in flight.
 //!
 //! Readiness fails immediately, so that a load balancer in front of the proxy stops sending traffic, and every response
 //! announces the end of its connection. Idle connections close after a short grace period. Listeners close after
@@ -15,7 +15,7 @@ use super::publisher::Publisher;
 use super::signals::SignalStream;
 use super::systemd;
 
-/// Whether a stop waits for requests in flight.
+/// The way in which the process stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopMode {
     /// Drain requests in flight, within `shutdown.deadline`.

@@ -49,11 +49,11 @@ pub(crate) fn own_path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
-/// Reads the own key in `state_dir`, or creates it. If the directory can't be used, the key lasts for this process only: that is
-/// no reason not to start.
+/// Reads the own key in `state_dir`, or creates it. If the directory can't be used, the key lasts for this process only, because
+/// the proxy can start without a stored key.
 ///
 /// # Errors
-/// There is a key that can't be used, as in [`read`].
+/// The stored key can't be used, as in [`read`].
 pub(crate) fn own(state_dir: &Path) -> Result<Own, String> {
     let path = own_path(state_dir);
     match path.try_exists() {

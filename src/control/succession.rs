@@ -58,7 +58,7 @@ impl Control {
         let unwanted = release.unwanted;
         // The successor reads the history after the release.
         self.publisher.history().flush(LAST_FRAME).await;
-        // Final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
+        // The list is final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
         let draining = drains::draining(&self.publisher.live().current());
         if release.done.send(draining).is_err() {
             tracing::warn!("the new process did not wait for the release");

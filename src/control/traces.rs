@@ -18,7 +18,7 @@ pub(super) struct OpenTraces(Option<(SpanReceiver, Arc<TraceSink>)>);
 impl OpenTraces {
     /// Starts the exporter of a configuration. If its receiver is the one of this exporter, that continues.
     ///
-    /// An exporter that no configuration names any more exports what is queued, and ends.
+    /// An exporter that no configuration names any more exports its queued spans, and ends.
     ///
     /// # Errors
     /// The thread can't be started.
@@ -39,12 +39,12 @@ impl OpenTraces {
         Ok(Self(Some((wanted, sink))))
     }
 
-    /// Where spans go.
+    /// The sink of the spans.
     pub(super) fn sink(&self) -> Option<&Arc<TraceSink>> {
         self.0.as_ref().map(|(_, sink)| sink)
     }
 
-    /// Waits up to `limit` until what is queued has been exported.
+    /// Waits up to `limit` until the queued spans have been exported.
     pub(super) async fn flush(&self, limit: Duration) {
         if let Some(sink) = self.sink()
             && timeout(limit, sink.flush()).await.is_err()
@@ -54,7 +54,7 @@ impl OpenTraces {
     }
 }
 
-/// Starts a thread of its own: encoding many spans must not delay the control thread.
+/// Starts an exporter on a thread of its own: encoding many spans must not delay the control thread.
 fn start(receiver: &SpanReceiver, counts: &Arc<SpanCounts>) -> io::Result<Arc<TraceSink>> {
     let (sink, queue) = TraceSink::new(counts.clone());
     let exporter = SpanExporter::new(receiver);

@@ -26,7 +26,7 @@ struct VersionIdentity {
     slot: IdentitySlot,
 }
 
-/// What is wrong with the files of a version.
+/// A problem with the files of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdentityFault {
     /// The service's name.
@@ -43,15 +43,15 @@ pub(crate) struct IdentityReading {
     pub identities: UpstreamIdentities,
     /// The versions, as `service/version`, whose settings are new.
     pub renewed: Vec<String>,
-    /// Errors of files that are refused now and were not before. What was read before them stays in use.
+    /// Errors of files that are refused now and were not before. The settings read before them stay in use.
     pub refused: Vec<IdentityFault>,
     /// Warnings about settings that are new.
     pub warnings: Vec<IdentityFault>,
 }
 
 impl UpstreamIdentities {
-    /// Reads the files of all versions. Where they are broken or worse now, what `former` has for the same configuration stays in
-    /// use.
+    /// Reads the files of all versions. Where they are broken or worse now, the settings that `former` has for the same
+    /// configuration stay in use.
     ///
     /// # Errors
     /// All errors of versions that `former` doesn't have.

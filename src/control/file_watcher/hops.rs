@@ -13,7 +13,7 @@ const MOST_LINKS: usize = 40;
 /// A directory and the name of an entry in it. The path of the directory contains no symbolic links.
 pub(super) type DirectoryEntry = (PathBuf, OsString);
 
-/// The entries that decide which file `path` leads to. If the path doesn't exist, the last of them is the entry that is missing.
+/// The entries that decide which file `path` leads to. If the path doesn't exist, the last one is the entry that is missing.
 pub(super) fn entries(path: &Path) -> BTreeSet<DirectoryEntry> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut left: VecDeque<OsString> = parts(&absolute);

@@ -1,5 +1,5 @@
-//! Reports changes of the configuration file, of those that it includes, of the bodies they name and of certificate files, however
-//! they are saved.
+//! Reports changes of the configuration file, of the files that it includes, of the bodies that it names and of certificate files,
+//! however they are saved.
 //!
 //! The kernel reports events on the directories that matter (inotify, see [`hops`]), and [`debounce`] merges the events of one
 //! save. In addition the files' metadata is polled twice a second, which finds changes without events: on network file systems,
@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Interval of the poll if no events are available.
 const POLL_ALONE: Duration = Duration::from_millis(50);
 
-/// The kind of files that changed, or may have.
+/// The kind of files that have changed or may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
     /// The configuration file, or a file that is part of it.
@@ -109,7 +109,8 @@ fn status(path: &Path) -> Option<FileIdentity> {
     })
 }
 
-/// Calls `read` on the file at `path` until it reads stable files, and returns that result. Those that it includes count as well.
+/// Calls `read` on the file at `path` until it reads stable files, and returns that result. The files that it includes count as
+/// well.
 ///
 /// A file is stable if it didn't change during the read nor within 10 ms before it. After a second the last result is returned
 /// in any case. Debounced events alone don't suffice, because a new writer may start right after the last event.
@@ -168,7 +169,7 @@ impl Group {
             .any(|f| f.entries.iter().any(|(d, n)| d == dir && matches(n)))
     }
 
-    /// Looks at every file again; whether the status of one of them is another than it was.
+    /// Reads the status of every file again. Returns whether one of them has changed.
     fn look(&mut self) -> bool {
         let mut changed = false;
         for file in &mut self.files {
@@ -287,7 +288,7 @@ impl FileWatcher {
         group.debounce.done();
         group.look();
         if changed == Changed::Config {
-            // Also for a file that will be refused: an included file may be what repairs it.
+            // The included files are listed also for a file that will be refused: one of them may be what repairs it.
             let included = include::watched(&self.config.files[0].path);
             if included != self.included {
                 self.included = included;
@@ -314,8 +315,8 @@ impl FileWatcher {
         };
         for path in &event.paths {
             if matches!(event.kind, EventKind::Remove(_)) && self.directories.remove(path) {
-                // A watched directory was removed, and the kernel dropped its watch. Forgetting it here makes `follow` watch the
-                // directory that takes its place.
+                // A watched directory was removed, and the kernel dropped its watch. Removing it here makes `follow` watch the
+                // directory that replaces it.
                 self.config.debounce.record(now, change);
                 self.certificates.debounce.record(now, change);
             }

@@ -12,7 +12,7 @@ use crate::upstream::resolve::record::{LookupName, ResolvedAddress};
 
 /// Version of the protocol as a whole. Programs whose numbers differ can't take over from each other.
 pub(super) const PROTOCOL: u32 = 1;
-/// The format of this program. 1 ends with [`Released`]; 2 adds services in the offer, refusals, and [`Claimed`].
+/// The format of this program. Format 1 ends with [`Released`]; 2 adds services in the offer, refusals, and [`Claimed`].
 pub(super) const FORMAT: u32 = 2;
 /// The first format in which a successor answers [`Released`] with [`Claimed`], and a predecessor that keeps serving sends the
 /// reason.
@@ -54,12 +54,12 @@ pub(super) struct Offer {
     /// The secrets of TLS tickets, so that clients can resume their sessions.
     #[serde(default)]
     pub(super) tickets: Vec<TicketSecret>,
-    /// The addresses that names of endpoints have. The successor looks them up itself; these serve if it can't.
+    /// The addresses of endpoints' names. The successor looks them up itself, and uses these if it can't.
     #[serde(default)]
     pub(super) names: Vec<(LookupName, Vec<ResolvedAddress>)>,
 }
 
-/// From the successor: it accepts on the sockets.
+/// From the successor: a message that it accepts on the sockets.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Serving {
@@ -67,7 +67,7 @@ pub(super) struct Serving {
     pub(super) unwanted: Vec<String>,
 }
 
-/// From the predecessor: it agrees to release the sockets, or, after [`Claimed`], has released them.
+/// From the predecessor: a message that it agrees to release the sockets or, after [`Claimed`], has released them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Released {
@@ -79,7 +79,7 @@ pub(super) struct Released {
     pub(super) draining: Option<Vec<EndpointName>>,
 }
 
-/// From the successor: the sockets and their files belong to it from now on.
+/// From the successor: a message that the sockets and their files belong to it from now on.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Claimed {}

@@ -80,7 +80,7 @@ async fn hand_over(
     }
     let hello: Hello = match timeout(PATIENCE, wire::receive(&mut stream)).await? {
         Ok(hello) => hello,
-        // A probe: a process that binds this path first checks whether somebody listens on it.
+        // The connection was a probe: a process that binds this path first checks whether another one listens on it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
         Err(error) => return Err(error.into()),
     };
@@ -126,7 +126,7 @@ impl Successor {
             generation: state.generation,
             draining: state.draining,
             sockets,
-            // Format 1 ignores them, and rejects frames above 4 MiB.
+            // Format 1 ignores the services, and rejects frames above 4 MiB.
             services: match self.hello.format {
                 ..CLAIMS => Vec::new(),
                 CLAIMS.. => state.services,
@@ -170,7 +170,7 @@ impl Successor {
         self.release(serving.unwanted, requests).await
     }
 
-    /// The successor serves: releases the sockets once it has claimed them.
+    /// Releases the sockets to the successor, which serves, once it has claimed them.
     async fn release(
         &mut self,
         unwanted: Vec<String>,

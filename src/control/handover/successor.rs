@@ -27,24 +27,24 @@ pub(crate) struct Predecessor {
     stream: UnixStream,
     format: u32,
     offered: Instant,
-    /// Its process id.
+    /// Process id of the predecessor.
     pub(crate) pid: u32,
-    /// The generation that it runs.
+    /// The generation that the predecessor runs.
     pub(crate) generation: u64,
     /// Endpoints that operators are draining.
     pub(crate) draining: Vec<EndpointName>,
-    /// Effective split, gate and sessions, by service. Empty if it has format 1.
+    /// Effective split, gate and sessions, by service. Empty if the predecessor has format 1.
     pub(crate) services: Vec<ServiceState>,
-    /// The secrets of TLS tickets. Empty if it is older than they are.
+    /// The secrets of TLS tickets. Empty if the predecessor's release doesn't send them.
     pub(crate) tickets: Vec<TicketSecret>,
-    /// The addresses of names of endpoints. Empty if it is of a release that doesn't send them.
+    /// The addresses of endpoints' names. Empty if the predecessor's release doesn't send them.
     pub(crate) names: Vec<(LookupName, AddressSet)>,
 }
 
 /// The outcome of a successful takeover. In either case the sockets and their files now belong to this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Confirmed {
-    /// The predecessor has released them. Holds the endpoints that operators are draining, if it sent them.
+    /// The predecessor has released the sockets. Contains the endpoints that operators are draining, if it sent them.
     Released(Option<Vec<EndpointName>>),
     /// The predecessor has exited.
     Ended,

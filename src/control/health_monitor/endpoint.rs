@@ -21,7 +21,7 @@ pub(super) type PoolName = (Arc<str>, Arc<str>);
 #[derive(Debug)]
 pub(super) struct CheckEnded {
     pub endpoint: Arc<Endpoint>,
-    /// When the check began. An ejection that came later is not lifted by it.
+    /// Time at which the check began. It doesn't lift an ejection that came later.
     pub began: Instant,
     pub result: Result<(), CheckFailure>,
 }
@@ -32,9 +32,9 @@ pub(super) struct MonitoredEndpoint {
     pub endpoint: Arc<Endpoint>,
     pub pool: PoolName,
     pub slow_start: Option<Duration>,
-    /// When its slow start began, while it lasts.
+    /// Time at which the slow start began, while it lasts.
     pub ramp_since: Option<Instant>,
-    /// When the last "not ejected" line was logged, and how many were suppressed since.
+    /// Time of the last "not ejected" line in the log, and the number of detections suppressed since.
     pub overflow_logged: Cell<Option<(Instant, u64)>>,
     pub check: Option<CheckTask>,
 }

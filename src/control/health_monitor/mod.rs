@@ -135,7 +135,7 @@ async fn run(
     loop {
         let due = state.borrow().next_due(now());
         let has_news = tokio::select! {
-            // Suspects first: every request to such an endpoint may fail until it is ejected.
+            // Suspects come first: every request to such an endpoint may fail until it is ejected.
             biased;
             Some(suspect) = suspects.recv() => state.borrow_mut().on_suspect(&suspect, now()),
             Some(checked) = results.recv() => state.borrow_mut().on_check(&checked, now()),

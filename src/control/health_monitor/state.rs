@@ -25,7 +25,7 @@ use crate::upstream::endpoint::{CheckNote, flag};
 use crate::upstream::health::{CheckHistory, Transition, Verdict};
 use crate::upstream::outlier::{AttemptCounts, Decision, Judge, Suspect};
 
-/// How often the ramps of slow starts are updated.
+/// Interval at which the ramps of slow starts are updated.
 const RAMP: Duration = Duration::from_millis(100);
 /// The wait when nothing is scheduled.
 const LATER: Duration = Duration::from_secs(3600);
@@ -43,8 +43,8 @@ pub(super) struct MonitorState {
     pacer: Rc<CheckPacer>,
     /// Cache of [`Self::next_due`]. `None` after a change that may have moved it.
     due: Cell<Option<Instant>>,
-    /// No snapshot has been adopted yet. The endpoints of the first one get no slow start: all are equally new, so there is nobody
-    /// who could take the traffic in the meantime.
+    /// Whether no snapshot has been adopted yet. The endpoints of the first one get no slow start: all are equally new, so there
+    /// are no others that could take the traffic in the meantime.
     is_first: bool,
     /// The services of the snapshot that was adopted last.
     adopted: Vec<Arc<Service>>,
@@ -145,7 +145,7 @@ impl MonitorState {
                 pools.insert(name);
             }
         }
-        // Endpoints and pools belong to one service by name, so that what is in a service that stays is in no replaced one.
+        // Endpoints and pools belong to one service by name, so those of a service that stays belong to no replaced one.
         let replaced = before.iter().filter(|s| !kept.contains(&Arc::as_ptr(s)));
         for (service, version) in replaced.flat_map(|s| s.versions.iter().map(move |v| (s, v))) {
             for member in &version.pool.members {
@@ -327,7 +327,7 @@ impl MonitorState {
         }
     }
 
-    /// Returns whether the endpoint was ejected.
+    /// Carries out a decision. Returns whether the endpoint was ejected.
     fn apply(&self, decision: &Decision, now: Instant) -> bool {
         let Some(monitored) = self.endpoints.get(&decision.slot) else {
             return false;
@@ -370,7 +370,8 @@ impl MonitorState {
         decision.out_for.is_some()
     }
 
-    /// Does what is due at `now`: readmissions, sweeps of the pools, ramps. Returns whether an endpoint was ejected or readmitted.
+    /// Carries out the work that is due at `now`: readmissions, sweeps of the pools, ramps. Returns whether an endpoint was ejected
+    /// or readmitted.
     pub(super) fn tick(&mut self, now: Instant) -> bool {
         self.due.take();
         let mut decisions = Vec::new();
@@ -402,7 +403,7 @@ impl MonitorState {
         has_news
     }
 
-    /// When [`Self::tick`] must run next. Cached, because most check results change nothing and the search visits every endpoint.
+    /// The time of the next [`Self::tick`]. Cached, because most check results change nothing and the search visits every endpoint.
     pub(super) fn next_due(&self, now: Instant) -> Instant {
         let due = self.due.get().unwrap_or_else(|| self.find_due(now));
         self.due.set(Some(due));
@@ -431,7 +432,7 @@ fn addresses(services: &[Arc<Service>]) -> HashSet<*const Service> {
     services.iter().map(Arc::as_ptr).collect()
 }
 
-/// Whether the result is about this very endpoint: slots are reused after an endpoint is dropped.
+/// Whether the result is about this very endpoint. Slots are reused after an endpoint is dropped.
 fn same(endpoint: &Arc<Endpoint>, checked: &CheckEnded) -> bool {
     Arc::ptr_eq(endpoint, &checked.endpoint)
 }

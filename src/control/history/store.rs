@@ -31,10 +31,10 @@ struct LogHeader {
     format: u32,
 }
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Debug, Default)]
 struct LogContent {
-    /// Oldest first.
+    /// Entries, oldest first.
     entries: Vec<HistoryEntry>,
     /// Whether lines can be appended: the log exists and ends with a whole line.
     appendable: bool,
@@ -68,7 +68,7 @@ impl HistoryStore {
         Ok(self.read()?.entries)
     }
 
-    /// Adds an entry, durably. `text` is needed unless it is stored already.
+    /// Adds an entry durably. `text` is needed unless it is stored already.
     ///
     /// # Errors
     /// The directory can't be written to, or the log is one of a newer release.
@@ -194,7 +194,7 @@ impl HistoryStore {
         if self.directory.is_dir() {
             return Ok(());
         }
-        // Also if it was removed while the process runs.
+        // The directory may also have been removed while the process runs.
         self.lines = None;
         let mut builder = DirBuilder::new();
         builder

@@ -67,7 +67,7 @@ impl Line {
     /// Adds a field. `message` and `detail` are kept apart from the others.
     pub(super) fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.scratch.clear();
-        // Only a failing `Display` makes this fail. The line then has what was written so far.
+        // Only a failing `Display` makes this fail. The line then has the part that was written before.
         let _ = write!(self.scratch, "{value}");
         match name {
             "message" => std::mem::swap(&mut self.message, &mut self.scratch),
@@ -88,7 +88,7 @@ impl Line {
         let _ = write!(self.fields, "{value}");
     }
 
-    /// The fields without the message.
+    /// Returns the fields without the message.
     pub(super) fn into_fields(self) -> String {
         self.fields
     }
@@ -143,7 +143,7 @@ impl Line {
         line.push_str(fields);
         line.push('\n');
         for detail in self.detail.lines() {
-            // The indentation tells it from an event.
+            // The indentation distinguishes it from an event.
             line.push_str("    ");
             put_escaped(line, detail);
             line.push('\n');

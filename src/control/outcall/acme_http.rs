@@ -1,4 +1,5 @@
-//! The HTTP client for ACME: the one of all calls to the outside, with a private authority's certificate if there is one.
+//! The HTTP client for ACME, built on the client of all calls to the outside, with a private authority's certificate if there is
+//! one.
 
 use std::future::Future;
 use std::path::Path;
@@ -101,7 +102,7 @@ impl AcmeHttp {
             .await
             .map_err(|e| Error::Other(Box::new(e)))?;
         if matches!(response.status, 429 | 503) {
-            // As in `take_pause`.
+            // The lock is not poisoned; see `take_pause`.
             *self.pause.lock().expect("pause lock") = retry_after(&response.headers);
         }
         let mut built = http::Response::builder().status(response.status);
@@ -118,7 +119,7 @@ impl AcmeHttp {
         }
     }
 
-    /// Gets a JSON document, and when it may be asked for again. `None` if there is none.
+    /// Gets a JSON document, and the time after which it may be requested again. `None` if there is none.
     pub(crate) async fn get_json(&self, url: &str) -> Option<(Value, Option<Duration>)> {
         let request = OutcallRequest {
             method: Method::GET,
@@ -133,7 +134,7 @@ impl AcmeHttp {
     }
 }
 
-/// What `Retry-After` asks for, in seconds or as a date (RFC 9110 section 10.2.3).
+/// The pause that `Retry-After` asks for, in seconds or as a date (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {

@@ -1,6 +1,6 @@
 //! A small HTTP client: one request on a new connection, `http` or `https`, with a time limit and a bounded response.
 //!
-//! It follows no redirects: the target of a hook or of a secret URL should not depend on what a peer answers. It uses no proxy.
+//! It follows no redirects: a peer's answer must not determine the target of a hook or of a secret URL. It uses no proxy.
 
 use std::fmt;
 use std::io;
@@ -32,7 +32,7 @@ const AGENT: &str = concat!("cutover/", env!("CARGO_PKG_VERSION"));
 pub(super) struct OutcallRequest {
     pub method: Method,
     pub url: OutcallUrl,
-    /// Fields beside `host`, `user-agent`, `connection` and the URL's `authorization`. Those given here win.
+    /// Fields beside `host`, `user-agent`, `connection` and the URL's `authorization`. A field given here replaces one of these.
     pub headers: HeaderMap,
     pub body: Bytes,
     /// Time from the resolution of the name to the last byte of the response.
@@ -89,7 +89,7 @@ impl fmt::Display for OutcallError {
 
 impl std::error::Error for OutcallError {}
 
-/// Sends a request and reads the whole response. A redirect is returned as it is.
+/// Sends a request and reads the whole response. A redirect is returned like any other response.
 ///
 /// # Errors
 /// See [`OutcallError`].

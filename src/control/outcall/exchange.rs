@@ -19,16 +19,16 @@ pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 pub(super) struct OutcallResponse {
     pub status: u16,
     pub headers: HeaderMap,
-    /// Empty if only the head was asked for.
+    /// The body. Empty if only the head was asked for.
     pub body: Bytes,
 }
 
-/// Which part of a response is read.
+/// The part of a response that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponsePart {
     /// The head. The connection is closed before the body.
     Head,
-    /// Everything, up to [`MAX_BODY_BYTES`] of body.
+    /// The whole response, up to [`MAX_BODY_BYTES`] of body.
     Whole,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum TransferError {
     TooLarge,
 }
 
-/// Writes an error with its sources, each that isn't part of the text yet.
+/// Writes an error with its sources, leaving out those whose text it already contains.
 pub(super) fn with_sources(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -118,7 +118,7 @@ pub(super) async fn over_http2(
         let sent = sender.send_request(Request::from_parts(head, ()), body.is_empty());
         let (response, mut upload) = sent.map_err(broken)?;
         if !body.is_empty() {
-            // What exceeds the peer's window is buffered, and sent as the window opens.
+            // Bytes beyond the peer's window are buffered, and sent as the window opens.
             upload.send_data(body, true).map_err(broken)?;
         }
         read_http2(response.await.map_err(broken)?, part).await

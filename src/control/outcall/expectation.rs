@@ -1,4 +1,4 @@
-//! Whether a response meets the expectations of a smoke check.
+//! Checks whether a response meets the expectations of a smoke check.
 //!
 //! Expected JSON is a subset: an object needs the expected keys, an array begins with the expected elements, and everything else
 //! is ignored. Strings are globs, numbers and booleans are exact.
@@ -46,7 +46,7 @@ fn compare_status((first, last): (u16, u16), status: u16) -> Result<(), String> 
     Err(format!("expected {expected}, got {status}{hint}"))
 }
 
-/// One of the lines with this name must match.
+/// Checks that one of the lines with this name matches.
 fn compare_header(name: &str, pattern: &str, headers: &HeaderMap) -> Result<(), String> {
     let mut values = headers.get_all(name).iter();
     if values.any(|value| glob::matches(pattern.as_bytes(), value.as_bytes())) {
@@ -62,7 +62,7 @@ fn compare_header(name: &str, pattern: &str, headers: &HeaderMap) -> Result<(), 
     })
 }
 
-/// `path` leads to the values: `user.roles[0]`, empty for the whole document.
+/// Compares JSON values. `path` leads to them: `user.roles[0]`, empty for the whole document.
 fn compare_json(expected: &Value, found: &Value, path: &str) -> Result<(), String> {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
@@ -98,7 +98,7 @@ fn compare_json(expected: &Value, found: &Value, path: &str) -> Result<(), Strin
     }
 }
 
-/// Whether a scalar is the expected one. A glob is compared with a number or boolean as it is written in JSON.
+/// Whether a scalar is the expected one. A glob is compared with the JSON text of a number or boolean.
 fn is_value(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::String(glob), _) if glob == "*" => true,
@@ -113,7 +113,7 @@ fn is_value(expected: &Value, found: &Value) -> bool {
     }
 }
 
-/// Integers are compared exactly; 1 and 1.0 are the same.
+/// Whether a number is the expected one. Integers are compared exactly; 1 and 1.0 are the same.
 fn is_number(expected: &Number, found: &Number) -> bool {
     expected == found
         || (expected.is_f64() || found.is_f64()) && expected.as_f64() == found.as_f64()

@@ -18,7 +18,7 @@ const BACKOFF: Backoff = Backoff {
     most: Duration::from_secs(30),
 };
 
-/// Posts the rollout's state to a hook. A connection error, a timeout and a 5xx are tried again, as often as `hook.retries` says.
+/// Posts the rollout's state to a hook. After a connection error, a timeout or a 5xx it tries again, up to `hook.retries` times.
 ///
 /// # Errors
 /// The hook objected or could not be asked. The text names the peer as `host:port` and the last cause:

@@ -21,17 +21,17 @@ use super::url::OutcallUrl;
 use crate::config::rollout::{Notify, NotifyFormat};
 use crate::telemetry::LogLimit;
 
-/// How messages are delivered.
+/// The limits of the delivery of messages.
 #[derive(Clone, Copy, Debug)]
 struct DeliveryPolicy {
-    /// Messages that may wait for one receiver.
+    /// Largest number of messages that wait for one receiver.
     queue: usize,
     /// Time limit of one attempt.
     limit: Duration,
-    /// Attempts after the first.
+    /// Largest number of attempts after the first.
     retries: u32,
     backoff: Backoff,
-    /// A receiver's task ends after this time without a message.
+    /// Time without a message after which a receiver's task ends.
     idle: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Notifier {
     /// Queues a message for each receiver and returns at once. `text` is one line for people, `state` the rollout's state.
     ///
     /// Five more attempts follow a connection error, a timeout, a 429 or a 5xx. A message that finds 64 others in its queue is
-    /// dropped with a warning. What is queued when the process ends is lost.
+    /// dropped with a warning. Messages that are queued when the process ends are lost.
     ///
     /// # Panics
     /// Outside of a local runtime.
@@ -101,7 +101,7 @@ impl Notifier {
                 queues.push((receiver.clone(), self.start(receiver)));
                 queues.len() - 1
             });
-            // It can't be closed: those were removed above, and no task runs in between.
+            // The queue can't be closed: closed ones were removed above, and no task runs in between.
             if queues[at].1.try_send(message).is_err() {
                 self.warn_dropped(receiver);
             }
@@ -163,7 +163,7 @@ impl Delivery {
             match timeout(self.policy.idle, messages.recv()).await {
                 Ok(Some(message)) => self.deliver(message).await,
                 Ok(None) => return,
-                // `recv` returns what was queued before the queue was closed, and then `None`.
+                // `recv` returns the messages that were queued before the queue was closed, and then `None`.
                 Err(_) => messages.close(),
             }
         }
@@ -231,7 +231,7 @@ impl Delivery {
 /// Why an attempt failed.
 struct DeliveryFailure {
     why: String,
-    /// `None` if further attempts can't help, else the least pause before the next.
+    /// Shortest pause before the next attempt; `None` if further attempts can't help.
     pause: Option<Duration>,
 }
 

@@ -1,6 +1,6 @@
 //! Queries of a Prometheus server, or of another one with the same API: Thanos, Mimir, VictoriaMetrics.
 //!
-//! A query has to yield one number. Anything else, an error or silence is no answer, which neither passes nor fails: a monitoring
+//! A query has to yield one number. Anything else, an error or a timeout is no answer, which neither passes nor fails: a monitoring
 //! system that is down says nothing about the canary.
 
 use std::path::Path;
@@ -73,7 +73,7 @@ async fn value(query: &QuerySpec, limit: Duration) -> Result<f64, String> {
     number(&response).map_err(|why| format!("{peer}: {why}"))
 }
 
-/// Reads the token: `Authorization` of the request.
+/// Reads the token, for `Authorization` of the request.
 fn token(file: &Path) -> Result<HeaderValue, String> {
     let bytes = secret::read(file, "query token", "read this Prometheus server")?;
     let unusable = |why: &str| format!("query token {}: {why}", file.display());
@@ -106,7 +106,7 @@ struct QueryData {
     result: Value,
 }
 
-/// Extracts the number: of a scalar, or of a vector with one sample.
+/// Extracts the number from a scalar, or from a vector with one sample.
 fn number(response: &OutcallResponse) -> Result<f64, String> {
     let status = response.status;
     let parsed = serde_json::from_slice::<ApiResponse>(&response.body);

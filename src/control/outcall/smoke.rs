@@ -107,7 +107,7 @@ async fn ask(
     limit: Duration,
 ) -> Result<OutcallResponse, String> {
     let request = |h2| request(check, endpoint.spec.scheme, host, h2);
-    // Refuses what can't be sent before a connection is opened.
+    // Refuses requests that can't be sent before a connection is opened.
     request(false)?;
     let opened = match connect::open(endpoint, limit).await {
         Ok(opened) => opened,

@@ -1,7 +1,7 @@
 //! Exports spans by OTLP over HTTP, as protobuf (OpenTelemetry protocol 1.x, "OTLP/HTTP").
 //!
-//! Runs on a thread of its own. Spans are collected for a second, or until there are enough for a request; one request is sent at a
-//! time. What the receiver can't take now is sent again, up to a limit; meanwhile further spans wait in the bounded queue.
+//! Runs on a thread of its own. Spans are collected for a second, or until there are enough for a request. One request is sent at a
+//! time. Spans that the receiver can't take now are sent again, up to a limit; meanwhile further spans wait in the bounded queue.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -23,16 +23,16 @@ use crate::telemetry::record::SpanOutcome;
 use crate::telemetry::trace::otlp::{ExportResponse, KeyValue, OtlpSpan, export_request};
 use crate::telemetry::trace::sink::{ExporterMessage, SpanQueue};
 
-/// How spans are delivered.
+/// The limits of the delivery of spans.
 #[derive(Clone, Copy, Debug)]
 struct ExportPolicy {
-    /// Spans of one request.
+    /// Largest number of spans of one request.
     batch: usize,
     /// Longest time that a span waits for others.
     collect: Duration,
     /// Time limit of one attempt.
     limit: Duration,
-    /// Attempts after the first.
+    /// Largest number of attempts after the first.
     retries: u32,
     backoff: Backoff,
 }
@@ -101,17 +101,17 @@ pub(crate) struct SpanExporter {
 /// Why spans were not exported.
 struct ExportFailure {
     why: String,
-    /// `None` if further attempts can't help, else the least pause before the next.
+    /// Shortest pause before the next attempt; `None` if further attempts can't help.
     pause: Option<Duration>,
 }
 
-/// What was collected for a request.
+/// The spans that were collected for a request.
 #[derive(Default)]
 struct Collected {
     spans: Vec<OtlpSpan>,
     /// Notified once these spans have been exported.
     flush: Option<oneshot::Sender<()>>,
-    /// The sinks are gone.
+    /// Whether the sinks are gone.
     is_last: bool,
 }
 
@@ -126,7 +126,7 @@ impl SpanExporter {
         }
     }
 
-    /// Exports what comes from the queue until its sinks are gone.
+    /// Exports the spans from the queue until its sinks are gone.
     pub(crate) async fn run(self, mut queue: SpanQueue) {
         loop {
             let collected = self.collect(&mut queue).await;
@@ -201,7 +201,7 @@ impl SpanExporter {
         }
     }
 
-    /// Number of spans that the receiver has refused. A response that can't be read is that of a receiver which took them.
+    /// Number of spans that the receiver has refused. A response that can't be read counts as one that took all spans.
     fn rejected(&self, response: &OutcallResponse) -> usize {
         let response = ExportResponse::decode(response.body.clone()).unwrap_or_default();
         let Some(partial) = response.partial_success else {

@@ -21,7 +21,7 @@ pub(super) struct OutcallUrl {
     pub authority: String,
     /// Path and query, from `/` on.
     pub target: PathAndQuery,
-    /// `Authorization` by the user information of the URL (RFC 7617). `None` if it has none.
+    /// `Authorization` from the user information of the URL (RFC 7617). `None` if it has none.
     pub basic: Option<HeaderValue>,
 }
 
@@ -29,7 +29,7 @@ impl OutcallUrl {
     /// Takes a URL apart. A fragment is dropped.
     ///
     /// # Errors
-    /// What is wrong, without any part of the URL.
+    /// A message that says what is wrong, without any part of the URL.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let uri: Uri = text.parse().map_err(|_| "not a valid URL")?;
         let https = match uri.scheme_str() {
@@ -123,7 +123,7 @@ fn basic(user: &str) -> HeaderValue {
     value
 }
 
-/// Decodes `%XX`. Anything else stays as it is, a lone `%` too.
+/// Decodes `%XX`. Anything else is unchanged, a lone `%` too.
 fn percent_decode(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

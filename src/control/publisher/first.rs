@@ -1,4 +1,4 @@
-//! The first generation: what a start does before [`Publisher::open`].
+//! The first generation: the steps of a start before [`Publisher::open`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,8 +55,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Reads and compiles the file, and looks up the names of its endpoints. Must run on the control thread's runtime. `descriptors` is the limit of open files, which
-    /// bounds the connection ceiling.
+    /// Reads and compiles the file, and looks up the names of its endpoints. Must run on the control thread's runtime.
+    /// `descriptors` is the limit of open files, which bounds the connection ceiling.
     ///
     /// # Errors
     /// The configuration is not valid, or a file that it names can't be used.
@@ -88,8 +88,8 @@ impl Prepared {
         let discovery = Discovery::start();
         discovery.adopt(&spec);
         discovery.first_round(NAMES).await;
-        // Compiled as desired, only to register the endpoints. `bind` compiles the snapshot that runs, because only it knows what
-        // the predecessor had in force.
+        // Compiled as desired, only to register the endpoints. `bind` compiles the snapshot that runs, because only it knows the
+        // predecessor's state.
         let first = discovery
             .with_resolutions(|names| Snapshot::desired(1, spec, names, &registry, &telemetry));
         identities.apply(&first.spec, &registry);
@@ -118,7 +118,7 @@ impl Prepared {
         &self.telemetry
     }
 
-    /// Sets the shares that rollouts had reached when the process before this one ended.
+    /// Sets the shares that rollouts had reached when the previous process ended.
     pub(crate) fn with_rollouts(mut self, shares: SharesInForce) -> Self {
         self.rollouts = shares;
         self
@@ -130,7 +130,7 @@ impl Prepared {
         self
     }
 
-    /// Takes over the addresses that names had in the predecessor, where they could not be looked up yet.
+    /// Adopts the addresses that names had in the predecessor, where they could not be looked up yet.
     pub(crate) fn with_names(mut self, names: Vec<(LookupName, AddressSet)>) -> Self {
         self.discovery.inherit(names);
         let spec = self.first.spec.clone();
@@ -149,7 +149,8 @@ impl Prepared {
     /// listeners.
     ///
     /// `predecessor` is the generation of the process that is taken over and what it had in force; the first generation here
-    /// continues from both. Without a predecessor, generations continue those of the history. Waits up to a second for the first health checks. Must run on the control thread's runtime.
+    /// continues from both. Without a predecessor, generations continue those of the history. Waits up to a second for the first
+    /// health checks. Must run on the control thread's runtime.
     ///
     /// # Errors
     /// An address can't be bound, a certificate can't be used, or a thread can't be started.

@@ -1,4 +1,4 @@
-//! Compiles a configuration to see what it would change, without publishing it.
+//! Compiles a configuration to find out its changes, without publishing it.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
 impl Publisher {
-    /// Compiles the generation that would follow if the file held `spec`, without any effect: its endpoints and counters are its
-    /// own, and the versions that the gate would hold back are those that don't pass their checks now.
+    /// Compiles the generation that would follow if the file contained `spec`, without any effect. Its endpoints and counters are
+    /// its own, and the versions that the gate would hold back are those that don't pass their checks now.
     pub(crate) fn preview(&self, spec: &Arc<Spec>) -> Preview {
         let running = self.live.current();
         let next = self.with_inputs(&running, spec, |inputs| {

@@ -21,13 +21,13 @@ use crate::snapshot::Keys;
 pub(crate) enum ReloadOutcome {
     /// This generation runs on every worker.
     Adopted(u64),
-    /// The file holds the text of the running configuration, which has this generation.
+    /// The file has the text of the running configuration, which has this generation.
     Unchanged(u64),
-    /// The file was refused and the running generation stays in use. Holds the rendered diagnostics.
+    /// The file was refused and the running generation stays in use. Contains the rendered diagnostics.
     Refused(String),
 }
 
-/// What a reload has opened before it changes anything that runs.
+/// The files and sockets that a reload has opened before it changes anything that runs.
 struct Checked {
     plan: Plan,
     log: OpenLog,
@@ -52,7 +52,7 @@ impl Publisher {
         };
         let source = self.live.source();
         let running = self.live.current();
-        // The specification may differ for the same text, where it has the content of other files.
+        // The specification may differ for the same text, where it contains the content of other files.
         if loaded.hash == source.hash && loaded.spec == running.spec {
             if source.error.is_some() {
                 self.clear_refusal(running.generation);
@@ -111,10 +111,10 @@ impl Publisher {
         ReloadOutcome::Adopted(generation)
     }
 
-    /// Opens what a valid file names. Changes nothing that runs.
+    /// Opens the files that a valid configuration names. Changes nothing that runs.
     ///
     /// # Errors
-    /// The rendered diagnostics of what can't be used.
+    /// The rendered diagnostics of files that can't be used.
     fn check(&self, loaded: &Loaded) -> Result<Checked, String> {
         let mut none = Inherited::default();
         let plan = self

@@ -1,4 +1,4 @@
-//! Generations of the running configuration: with what checks and rollouts have put in force since.
+//! Generations of the running configuration, after changes by checks, names or rollouts.
 
 use super::Publisher;
 use crate::admin::history::ChangeCause;
@@ -22,14 +22,14 @@ impl Publisher {
     }
 
     /// Publishes a generation with the addresses that names have now. The history records it only if it opens or closes the stable
-    /// gate: it has what the configuration says, not what a name stands for.
+    /// gate, because an address isn't part of the configuration.
     pub(crate) async fn publish_names(&mut self) {
         let generation = self.republish(ChangeCause::Gate, false).await;
         tracing::debug!(generation, "addresses of names adopted by every worker");
     }
 
-    /// Publishes a generation of the running configuration with what is in force now, and returns its number once every worker
-    /// has adopted it. `always`: it is recorded even if nothing but endpoints differs.
+    /// Publishes a generation of the running configuration with the present effective state, and returns its number once every
+    /// worker has adopted it. `always`: it is recorded even if nothing but endpoints differs.
     async fn republish(&mut self, cause: ChangeCause, always: bool) -> u64 {
         let running = self.live.current();
         let next = self.compile(&running, &running.spec);

@@ -115,7 +115,8 @@ impl Rollouts {
         }
     }
 
-    /// Writes the version into the configuration file as stable, or the share of the flag as 100 %. The file watcher then takes up the change as any other.
+    /// Writes the version into the configuration file as stable, or the share of the flag as 100 %. The file watcher then reports
+    /// the change like any other.
     pub(super) fn promote(&self, name: &str, by: String, snapshot: &Snapshot) {
         let Some((spec, _)) = find(snapshot, name) else {
             return;
@@ -153,7 +154,7 @@ impl Rollouts {
                 Err(fault) => Err(fault.to_string()),
             };
             let result = match on_thread("promote", save).await.flatten() {
-                // One member is enough where the fleet shares the service.
+                // Where the fleet shares the service, one member has to make the change.
                 Ok(Some(change)) if drives => {
                     share(change, &control)
                         .await

@@ -1,4 +1,4 @@
-//! Turns the counters of workers into the seconds that a guard takes.
+//! Turns the counters of workers into the counts per second that a guard reads.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub(super) struct Counting {
     canary_endpoints: usize,
 }
 
-/// What a second is used for.
+/// The use of the counts of a second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judging {
-    /// The canary is judged; otherwise the guard only learns from stable.
+    /// Whether the canary is judged; otherwise the guard only learns from stable.
     pub is_judged: bool,
-    /// The canary has all the traffic.
+    /// Whether the canary has all the traffic.
     pub is_alone: bool,
-    /// Other members of a fleet need the counts.
+    /// Whether other members of a fleet need the counts.
     pub is_shared: bool,
 }
 
@@ -50,7 +50,7 @@ struct Second {
 }
 
 impl Second {
-    /// The counts as other members of a fleet take them.
+    /// The counts in the form for other members of a fleet.
     fn shared(&self, compared: &ComparedSides<'_>) -> StepCounts {
         let both = |(canary, stable): &TwoSides| BothSides::new(*canary, *stable);
         let names = compared.endpoints.iter().map(|e| e.name.to_string());
@@ -74,7 +74,7 @@ fn side(&(canary, stable): &TwoSides) -> SideCounts<'static> {
 }
 
 impl Counting {
-    /// Begins another rollout.
+    /// Resets the counts for another rollout.
     pub(super) fn restart(&mut self) {
         self.rates.clear();
     }
@@ -89,8 +89,8 @@ impl Counting {
         self.canary_endpoints
     }
 
-    /// Reads the counters, and feeds the guard with what has been counted since the last call. Then publishes the thresholds of the
-    /// next second. Returns the counts if they are shared.
+    /// Reads the counters, and feeds the guard with the counts since the last call. Then publishes the thresholds of the next
+    /// second. Returns the counts if they are shared.
     pub(super) fn second(
         &mut self,
         service: &Service,
@@ -161,13 +161,13 @@ impl Counting {
         }
     }
 
-    /// What a side has counted since the last call.
+    /// The counts of a side since the last call.
     fn since(&mut self, side: &SideCounters<'_>) -> GuardTotals {
         let Some(counters) = side.counters else {
             return GuardTotals::default();
         };
         let now = counters.totals();
-        // Without an earlier reading nothing is known of when the counts happened. Counters of an earlier rollout may have counted
+        // Without an earlier reading the time of the counts isn't known. Counters of an earlier rollout may have counted
         // more.
         let before = self.totals.insert(side.name.clone(), now);
         let before = before
@@ -184,14 +184,14 @@ impl Counting {
         }
     }
 
-    /// What endpoints have counted since the last call.
+    /// The counts of the endpoints since the last call.
     fn endpoints(&mut self, endpoints: &[&Arc<Endpoint>]) -> Vec<EventTally> {
         let mut counts = Vec::with_capacity(endpoints.len());
         let mut next = HashMap::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let now = endpoint.judged();
             let before = self.endpoints.get(&endpoint.slot).copied();
-            // A slot that another endpoint had before may have counted more.
+            // A previous endpoint of the slot may have counted more.
             let before = before.filter(|before| before.0 <= now.0).unwrap_or(now);
             next.insert(endpoint.slot, now);
             counts.push(EventTally::new(
@@ -203,8 +203,8 @@ impl Counting {
         counts
     }
 
-    /// Follows stable's latency, and tells the workers from when on a request is slow. The second that has just been judged had
-    /// the thresholds of the one before, so that none depends on the requests that it is applied to.
+    /// Follows stable's latency, and tells the workers from which duration on a request is slow. The second that has just been
+    /// judged had the previous thresholds, so that none depends on the requests that it is applied to.
     fn publish_thresholds(&mut self, compared: &ComparedSides<'_>, guard: &Guard) {
         let stable = &compared.stable;
         if self.latency.0 != stable.name {

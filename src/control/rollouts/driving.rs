@@ -14,7 +14,7 @@ use crate::rollout::state::RolloutState;
 const BAD_NEWS: Duration = Duration::from_millis(200);
 
 impl ServiceRollout {
-    /// What to do about the driver's role, which `driver` has.
+    /// Decides whether to ask for, use or give up the driver's role, which `driver` has.
     pub(super) fn election(&mut self, driver: Option<&Driver>, now: Instant) -> Election {
         let Some(side) = &mut self.shared else {
             return Election::Nothing;
@@ -41,7 +41,7 @@ impl ServiceRollout {
                 }
             }
             Some(driver) => {
-                // The other one drives this very attempt: it was not left by everybody.
+                // The other process drives this very attempt: not all members have left it.
                 if driver.term == side.replica.term() && driver.term > 0 {
                     side.replica.rejoin();
                 }
@@ -59,7 +59,7 @@ impl ServiceRollout {
         Some(side.replica.term())
     }
 
-    /// The store's document is gone or another one than was known.
+    /// Records that the store's document is gone or another one than the known one.
     pub(super) fn forget_revision(&mut self) {
         if let Some(side) = &mut self.shared {
             side.replica.forget_revision();
@@ -76,7 +76,7 @@ impl ServiceRollout {
         };
         let mut state = side.replica.state().clone();
         if let Some(kept) = side.kept(now) {
-            // The fleet has no state yet: what ran here becomes that.
+            // The fleet has no state yet: the rollout on this member becomes the fleet's.
             state = RolloutState {
                 fleet: state.fleet,
                 latches: state.latches,
@@ -84,14 +84,14 @@ impl ServiceRollout {
             };
         }
         if side.replica.has_left() {
-            // Everybody has left it, so the same plan begins again.
+            // All members have left it, so the same plan begins again.
             state.plan.clear();
         }
         let continues = state.plan == own.print;
         side.claims = true;
         side.guard = Some(FleetGuard::new(&self.guard));
         side.is_guard_known = !continues;
-        // The attempt that an earlier claim has begun here, which could not be written yet. It may have been aborted since.
+        // The attempt that an earlier claim has begun here, and that could not be written yet. It may have been aborted since.
         let is_begun = |machine: &Machine| {
             let begun = machine.state();
             begun.plan == own.print && begun.epoch > side.replica.state().epoch

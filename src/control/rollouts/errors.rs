@@ -1,10 +1,10 @@
-//! What the notice of a rollback says about the failures of the version.
+//! The failures of a version in the notice of its rollback.
 
 use super::calls::find;
 use crate::admin::error_groups::unknown_to_stable;
 use crate::snapshot::Snapshot;
 
-/// Number of groups in a notice.
+/// Number of groups of failures in a notice.
 const IN_NOTICE: usize = 3;
 
 /// The failures of `version` that stable doesn't have, in one line; `None` if there are none.

@@ -1,4 +1,4 @@
-//! What the rollouts of all services do in a fleet.
+//! The rollouts of all services in a fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(super) struct SharingFleet {
     on_lost: OnLost,
     /// Live members, at least 1.
     members: usize,
-    /// The lease of this member's keys.
+    /// The lease of this member's keys, once it has joined.
     lease: Option<LeaseId>,
     drivers: BTreeMap<String, Driver>,
     /// The newest readable documents.
@@ -33,14 +33,14 @@ pub(super) struct SharingFleet {
     absent: BTreeSet<String>,
     /// Revisions that were known when a read had older ones.
     behind: BTreeMap<String, i64>,
-    /// Unreadable values that are in the log: keys, and their revisions or steps.
+    /// Unreadable values that have been logged: keys, and their revisions or steps.
     logged: BTreeMap<String, i64>,
-    /// When the last read that was answered was begun.
+    /// Time at which the last read began that was answered.
     read: Option<Instant>,
-    /// The step whose counts are collected.
+    /// The attempt and step whose counts are collected, by service.
     collected: BTreeMap<String, (u64, usize)>,
     kept: BTreeMap<String, Instant>,
-    /// What ran before this proxy joined.
+    /// Rollouts that ran before this proxy joined.
     before: BTreeMap<String, KeptRollout>,
 }
 
@@ -68,7 +68,7 @@ impl SharingFleet {
         self.store.news().await
     }
 
-    /// Makes a rollout one that the fleet shares.
+    /// Makes the fleet share a rollout.
     pub(super) fn share(&self, name: &str, rollout: &mut ServiceRollout) {
         let names = (self.store.fleet.as_str(), self.store.member.as_str());
         rollout.share(names, &self.store.source, Instant::now());
@@ -80,7 +80,7 @@ impl SharingFleet {
             side.kept = Some(kept.clone());
         }
         if let Some((revision, document)) = self.documents.get(name) {
-            // Nothing follows it yet, so that nothing is to be done.
+            // Nothing follows the rollout yet, so that it has no effects.
             rollout.see(*revision, document, wall_s());
         }
     }
@@ -101,10 +101,10 @@ impl SharingFleet {
         }
     }
 
-    /// Whether a read shows that etcd's history is another one: its document is older than that of revision `known`, or another one of
-    /// the same revision, also in the next read, which was begun after that revision was known.
+    /// Whether a read shows that etcd's history is another one: its document is older than that of revision `known`, or another one
+    /// of the same revision. The next read, which was begun after that revision was known, must show it too.
     ///
-    /// A watch that was cut off doesn't notice a restored backup if others have written more since than was lost.
+    /// A watch that was cut off doesn't notice a restored backup if more revisions have been written since than were lost.
     fn goes_back(&mut self, service: &str, found: &Found, known: i64) -> bool {
         let is_older = match found {
             Found::Document(revision, document) => {
@@ -121,7 +121,7 @@ impl SharingFleet {
             return false;
         };
         self.behind.remove(service);
-        // What became known in between is of no use here: the read may have been begun before.
+        // Revisions that became known in between don't count: the read may have been begun before.
         matches!(found, Found::Document(revision, _) if *revision <= before)
     }
 
@@ -149,7 +149,7 @@ impl SharingFleet {
         }
     }
 
-    /// Takes a document. Returns it if it is newer than what was known.
+    /// Takes a document. Returns it if it is newer than the known one.
     fn found(&mut self, service: &str, found: Found) -> Option<(i64, FleetDocument)> {
         match found {
             Found::Document(revision, document) => {
@@ -172,7 +172,7 @@ impl SharingFleet {
 }
 
 impl Rollouts {
-    /// After so long without the fleet's store this member gives no share.
+    /// Time without the fleet's store after which this member gives no share.
     pub(super) fn lost_after(&self) -> Option<Duration> {
         match self.fleet.as_ref()?.on_lost {
             OnLost::Stay => None,
@@ -180,7 +180,7 @@ impl Rollouts {
         }
     }
 
-    /// Shares the rollouts with a fleet from now on, or with none. The configuration has to be adopted afterwards.
+    /// Shares the rollouts with a fleet from now on, or stops sharing them. The configuration has to be adopted afterwards.
     fn join(&mut self, store: Option<FleetStore>, wait: Duration) {
         let until = Instant::now() + wait;
         let running = self.services.iter().filter(|_| self.fleet.is_none());
@@ -193,7 +193,7 @@ impl Rollouts {
             Some((name.clone(), kept))
         });
         let before = running.collect();
-        // What they have in force is read from the store of the one or the other.
+        // Their shares in force are read from the fleet's store, or else from the one on disk.
         self.services.clear();
         self.fleet = store.map(|store| SharingFleet {
             before,
@@ -201,7 +201,7 @@ impl Rollouts {
         });
     }
 
-    /// Follows another configuration, in another fleet if it says so, and returns the shares that are in force.
+    /// Follows another configuration, in another fleet if it names one, and returns the shares that are in force.
     pub(in crate::control) fn follow(
         &mut self,
         spec: &Spec,
@@ -241,7 +241,7 @@ impl Rollouts {
         self.adopt(spec)
     }
 
-    /// Waits until the shared state is known, at most so long. Returns whether it is.
+    /// Waits until the shared state is known, for at most this time. Returns whether it is.
     async fn is_joined(&mut self, wait: Duration) -> bool {
         let read = async {
             while let Some(fleet) = &mut self.fleet {
@@ -257,14 +257,14 @@ impl Rollouts {
         tokio::time::timeout(wait, read).await.is_ok()
     }
 
-    /// Takes what a configuration says about the fleet.
+    /// Takes the fleet's settings from a configuration.
     pub(super) fn adopt_fleet(&mut self, spec: Option<&FleetSpec>) {
         if let Some((fleet, spec)) = self.fleet.as_mut().zip(spec) {
             fleet.on_lost = spec.on_lost;
         }
     }
 
-    /// Takes what is known of the members.
+    /// Takes the number of live members and this member's lease.
     pub(in crate::control) fn set_members(&mut self, (members, lease): (usize, Option<LeaseId>)) {
         if let Some(fleet) = &mut self.fleet {
             (fleet.members, fleet.lease) = (members.max(1), lease);
@@ -358,7 +358,7 @@ impl Rollouts {
         }
     }
 
-    /// Forgets which document was the newest, if a read shows that this no longer counts.
+    /// Drops the revision of the newest document, if a read shows that etcd's history is another one.
     fn check_history(&mut self, service: &str, found: &Found) {
         let Some((fleet, rollout)) = self.fleet.as_mut().zip(self.services.get_mut(service)) else {
             return;
@@ -396,7 +396,7 @@ impl Rollouts {
         }
     }
 
-    /// Takes a second of a rollout that a fleet shares.
+    /// Processes a second of a rollout that a fleet shares.
     pub(super) fn second_of_fleet(&mut self, name: &str, now: Instant, snapshot: &Snapshot) {
         let Some((fleet, rollout)) = self.fleet.as_mut().zip(self.services.get_mut(name)) else {
             return;

@@ -1,4 +1,4 @@
-//! The guard of a fleet: it judges the sum of what all members have counted. Only the driver has one.
+//! The guard of a fleet: it judges the sum of the counts of all members. Only the driver has one.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ pub(super) struct FleetGuard {
     rates: VecDeque<f64>,
 }
 
-/// What the next driver continues from.
+/// The state from which the next driver continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptGuard {
     pub epoch: u64,
@@ -40,7 +40,7 @@ pub(super) fn part_of_member(members: usize) -> f64 {
 }
 
 impl FleetGuard {
-    /// Begins with what this member's guard knows of stable.
+    /// Begins with the knowledge about stable of this member's guard.
     pub(super) fn new(own: &Guard) -> Self {
         let mut guard = own.clone().restarted();
         guard.spend(PART);
@@ -53,7 +53,8 @@ impl FleetGuard {
         }
     }
 
-    /// Continues from what the driver before has kept. Without it the evidence starts from zero, which takes time and is never wrong.
+    /// Continues from the state of the previous driver. Without it the evidence starts from zero, which takes time and is never
+    /// wrong.
     pub(super) fn resume(&mut self, spec: &GuardSpec, kept: KeptGuard, names: SideNames) {
         if let Ok(mut guard) = Guard::resume(spec, kept.guard) {
             guard.spend(PART);
@@ -63,7 +64,7 @@ impl FleetGuard {
         }
     }
 
-    /// What the next driver needs.
+    /// The state that the next driver needs.
     pub(super) fn kept(&self) -> KeptGuard {
         KeptGuard {
             epoch: self.of.0,
@@ -105,7 +106,7 @@ impl FleetGuard {
         self.merged.take(source, counts);
     }
 
-    /// Judges what has arrived since the last call. `is_alone`: the canary has all the traffic.
+    /// Judges the counts that have arrived since the last call. `is_alone`: the canary has all the traffic.
     pub(super) fn second(&mut self, canary_endpoints: usize, is_alone: bool) {
         let sum = self.merged.sum();
         let counts = sum.since(&self.judged);

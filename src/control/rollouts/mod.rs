@@ -1,8 +1,8 @@
 //! Drives the rollouts of all services, on the control thread.
 //!
-//! Once a second every rollout reads its counters ([`counting`]), judges them, and lets its machine move on ([`service`]). Effects are
-//! carried out here: changes go to the store, calls to the outside run as tasks and report back, and shares go to the publisher.
-//! A share that falls takes effect at once, one that rises when the store has it.
+//! Once a second every rollout reads its counters ([`counting`]), judges them, and lets its machine advance ([`service`]). Effects
+//! are carried out here: changes go to the store, calls to the outside run as tasks and report back, and shares go to the
+//! publisher. A share that falls takes effect at once, one that rises when the store has it.
 
 mod calls;
 mod counting;
@@ -53,21 +53,21 @@ use shares::SharesInForce;
 pub(super) struct Rollouts {
     /// `None` if the state directory can't be used. Then every rollout has a share of 0.
     store: Option<FileStore>,
-    /// Why it can't.
+    /// Why the store can't be used.
     unusable: Option<StoreError>,
     /// Whether the store knows of earlier rollouts.
     known: bool,
     services: BTreeMap<String, ServiceRollout>,
-    /// What is known of the fleet that shares the rollouts.
+    /// The state of the fleet that shares the rollouts.
     fleet: Option<SharingFleet>,
     calls: mpsc::UnboundedSender<CallEnded>,
     ended: mpsc::UnboundedReceiver<CallEnded>,
     notifier: Notifier,
     last: Instant,
     telemetry: Arc<Telemetry>,
-    /// The configuration file, for `promote`.
+    /// Path of the configuration file, for `promote`.
     file: PathBuf,
-    /// The control thread, for `promote` of a service that the fleet shares.
+    /// Channel to the control thread, for `promote` of a service that the fleet shares.
     control: mpsc::Sender<ControlCommand>,
     history: Arc<History>,
 }
@@ -145,7 +145,7 @@ impl Rollouts {
         self.shares(spec)
     }
 
-    /// Reads what the store has of a service.
+    /// Reads the stored state of a service.
     fn read(&self, name: &str, mut rollout: ServiceRollout) -> ServiceRollout {
         let Some(store) = &self.store else {
             rollout.store_error = self.unusable.clone();
@@ -202,7 +202,7 @@ impl Rollouts {
         }
     }
 
-    /// Takes news.
+    /// Handles news.
     pub(super) async fn on_news(&mut self, news: RolloutNews, publisher: &mut Publisher) {
         let snapshot = publisher.live().current();
         match news {
@@ -222,7 +222,7 @@ impl Rollouts {
             return rollout.copied(event.result, again);
         }
         if event.result == Err(StoreError::Conflict) {
-            // Another process had the rollout in between, as in a takeover that failed. Its state counts.
+            // Another process had the rollout in between, as in a takeover that failed. The state that it stored counts.
             let stored = self.store.as_ref().map(|store| store.load(&event.service));
             if let Some(Ok(stored)) = stored {
                 tracing::warn!(
@@ -259,7 +259,7 @@ impl Rollouts {
             return;
         }
         if !rollout.drives() {
-            // The driver's own call decides.
+            // The result of the driver's own call decides.
             if let CallResult::Outcome(Outcome::PromoteFailed(why)) = &ended.result {
                 tracing::warn!(
                     service = ended.service,
@@ -280,7 +280,7 @@ impl Rollouts {
         self.carry_out(&ended.service, effects, Some(snapshot));
     }
 
-    /// Takes a second.
+    /// Processes a second.
     pub(super) async fn second(&mut self, publisher: &mut Publisher) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
@@ -430,13 +430,13 @@ impl Rollouts {
                         reason,
                     });
                     if let Some(note) = note {
-                        // Journals it; the rest follows here.
+                        // `apply` adds it to the journal; the other steps follow here.
                         rollout.apply(&Effect::Note(note.clone()));
                         self.tell(name, &note);
                     }
                 }
                 Effect::Note(text) => self.tell(name, &text),
-                // `apply` has taken these.
+                // `apply` has handled these.
                 Effect::BeginStep | Effect::ResetGuard => {}
             }
         }

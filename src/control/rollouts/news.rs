@@ -1,18 +1,18 @@
-//! What the driver of rollouts waits for: the store, and calls to the outside.
+//! News for the driver of rollouts: from the store, the fleet and calls to the outside.
 
 use crate::control::fleet::FleetNews;
 use crate::control::outcall::prometheus::QueryAnswer;
 use crate::rollout::events::Outcome;
 use crate::rollout::store::StoreEvent;
 
-/// Something that a rollout waited for.
+/// A piece of news that a rollout has waited for.
 #[derive(Debug)]
 pub(in crate::control) enum RolloutNews {
     /// The store has taken or refused a change.
     Stored(Box<StoreEvent>),
     /// A call has ended.
     Ended(CallEnded),
-    /// Something has happened in the fleet.
+    /// The fleet has changed.
     Fleet(FleetNews),
 }
 

@@ -1,4 +1,4 @@
-//! When the queries of a plan are due, and what their answers mean.
+//! Decides when the queries of a plan are due, and evaluates their answers.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ impl Queries {
         Self(specs.iter().map(query).collect())
     }
 
-    /// Forgets earlier answers.
+    /// Drops earlier answers.
     pub(super) fn restart(&mut self) {
         for query in &mut self.0 {
             (query.misses, query.unanswered) = (0, None);
@@ -42,7 +42,7 @@ impl Queries {
     pub(super) fn due(&mut self, now: Instant) -> Vec<(usize, QuerySpec)> {
         let is_due = |query: &Query| {
             let age = |at: Instant| now.saturating_duration_since(at);
-            // Without an answer it is asked again soon.
+            // A query without an answer is asked again soon.
             let every = match query.unanswered {
                 Some(_) => query.spec.every.min(Duration::from_secs(5)),
                 None => query.spec.every,
@@ -85,7 +85,7 @@ impl Queries {
         None
     }
 
-    /// Why the clock of a step stands, if a query has no answer.
+    /// The reason why the clock of a step stands, if a query has no answer.
     pub(super) fn obstacle(&self) -> Option<&str> {
         self.0.iter().find_map(|query| query.unanswered.as_deref())
     }

@@ -1,4 +1,4 @@
-//! The rollout of one service: its machine, its guard, and what is in force.
+//! The rollout of one service: its machine, its guard, and its effective share.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::rollout::state::{RolloutState, SubjectKind, SubjectName};
 use crate::rollout::store::{Evidence, JournalEntry, StoreError, Stored};
 use crate::snapshot::{RolloutShare, Service};
 
-/// How often evidence and the clock of a step are stored while nothing else changes.
+/// Interval at which evidence and the clock of a step are stored while nothing else changes.
 pub(super) const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The rollouts of one service.
@@ -29,14 +29,14 @@ pub(super) struct ServiceRollout {
     pub guard: Guard,
     pub counting: Counting,
     pub queries: Queries,
-    /// What follows the rollout, and its name.
+    /// The subject that follows the rollout, and its name.
     rolling: Option<(SubjectKind, String)>,
     /// The largest share that a version may have.
     pub max_share: Option<Share>,
     sides: Sides,
-    /// What the store has.
+    /// The stored state.
     pub stored: Stored,
-    /// What it needs if a fleet shares it.
+    /// The state of a member, if a fleet shares the rollout.
     pub shared: Option<Box<SharedSide>>,
     /// The state of a rollout that was ended by an edit, until the store has it.
     left: Option<RolloutState>,
@@ -44,16 +44,16 @@ pub(super) struct ServiceRollout {
     pub submitted: Option<Vec<String>>,
     /// Whether the last change was refused since the last tick. It is made again at the next one.
     pub retries_at_tick: bool,
-    /// What has happened since the last change that was submitted.
+    /// Notes about events since the last change that was submitted.
     pub notes: Vec<String>,
     /// Why the store can't be read or written.
     pub store_error: Option<StoreError>,
-    /// What is in force.
+    /// The share in force.
     pub in_force: RolloutShare,
     kept_at: Option<Instant>,
 }
 
-/// What is kept as evidence.
+/// The form in which evidence is kept.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     guard: GuardState,
@@ -61,7 +61,7 @@ struct Kept {
     held_ms: u64,
 }
 
-/// What the service's machine needs from the outside in a second.
+/// The facts about the service that its machine needs in a second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings {
     pub gate_open: bool,
@@ -97,7 +97,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Takes what the store has of the service, when the process starts.
+    /// Takes the stored state of the service, when the process starts.
     pub(super) fn restore(
         &mut self,
         stored: Result<Stored, StoreError>,
@@ -127,7 +127,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Follows the configuration: begins, continues or ends the rollout. `known`: the store knows of earlier rollouts.
+    /// Follows the configuration: begins, continues or ends the rollout. `known`: the store has a record of earlier rollouts.
     pub(super) fn adopt(
         &mut self,
         spec: &ServiceSpec,
@@ -177,8 +177,8 @@ impl ServiceRollout {
         effects
     }
 
-    /// Nothing follows the rollout any more: the share was edited, or the version or flag was promoted. That is stored, also if the edit was
-    /// made while no process ran: a later rollout by the same plan begins with its first step.
+    /// Ends the rollout, because nothing follows it any more: the share was edited, or the version or flag was promoted. That is
+    /// stored, also if the edit was made while no process ran: a later rollout by the same plan begins with its first step.
     pub(super) fn leave(&mut self, now_s: u64) -> Vec<Effect> {
         self.in_force = RolloutShare::default();
         if self.shared.is_some() {
@@ -205,7 +205,7 @@ impl ServiceRollout {
         vec![note]
     }
 
-    /// The state of the rollout, or what is left of the last one.
+    /// The state of the rollout, or of the last one.
     fn last_state(&self) -> &RolloutState {
         let left = self.left.as_ref();
         self.state().or(left).unwrap_or(&self.stored.state)
@@ -233,12 +233,12 @@ impl ServiceRollout {
         fleet.unwrap_or(&self.guard)
     }
 
-    /// What is in force.
+    /// The share in force.
     pub(super) fn in_force(&self) -> RolloutShare {
         self.in_force
     }
 
-    /// Takes a second: counts, judges, and moves on.
+    /// Processes a second: counts, judges, and advances the machine.
     pub(super) fn second(&mut self, service: &Service, around: &Surroundings) -> Vec<Effect> {
         let judged = self.in_force.share.0 > 0 && self.state().is_some_and(|s| !s.has_ended());
         let judging = Judging {
@@ -256,7 +256,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Lets the machine take the second.
+    /// Lets the machine process the second.
     pub(super) fn tick(&mut self, around: &Surroundings) -> Vec<Effect> {
         let Some(machine) = &mut self.machine else {
             return Vec::new();
@@ -264,7 +264,7 @@ impl ServiceRollout {
         let shared = self.shared.as_ref();
         let guard = { shared.and_then(|side| side.deciding_guard()) }.unwrap_or(&self.guard);
         let verdict = guard.verdict();
-        // Users reach neither version, so nothing is learnt of the canary.
+        // Users reach neither version, so nothing is learnt about the canary.
         let answered =
             { around.answers }.then(|| "the service answers its requests itself".to_owned());
         let obstacle = answered.or_else(|| self.queries.obstacle().map(str::to_owned));
@@ -315,7 +315,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Takes an effect that concerns the guard or the journal. Returns whether that was all.
+    /// Carries out an effect that concerns the guard or the journal. Returns whether that was all.
     pub(super) fn apply(&mut self, effect: &Effect) -> bool {
         match effect {
             Effect::BeginStep => self.guard.begin_step(),
@@ -361,7 +361,7 @@ impl ServiceRollout {
         Some((self.stored.revision, entry))
     }
 
-    /// Lets a change that was refused be made again.
+    /// Allows a change that was refused to be submitted again.
     pub(super) fn retry(&mut self) {
         self.retries_at_tick = false;
     }
@@ -386,7 +386,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Continues from what the store has, after a conflict. The owner adopts the configuration again, which makes a machine from it.
+    /// Continues from the stored state, after a conflict. The owner adopts the configuration again, which makes a machine from it.
     pub(super) fn reload(&mut self, stored: Stored) {
         let belongs = self
             .state()
@@ -396,7 +396,7 @@ impl ServiceRollout {
         }
         self.stored = stored;
         self.store_error = None;
-        // What was decided on the state before has not happened.
+        // Decisions based on the state before have not happened.
         (self.submitted, self.machine, self.left) = (None, None, None);
         self.notes.clear();
     }
@@ -422,13 +422,14 @@ impl ServiceRollout {
         Some(evidence)
     }
 
-    /// Brings what is in force in line with the state: down at once, up only to what is stored. Returns whether it has changed.
+    /// Adjusts the share in force to the state: it falls at once, and rises only to the stored share. Returns whether it has
+    /// changed.
     ///
-    /// In a fleet the shared state grants it, and `lost_after` without the fleet's store it is 0.
+    /// In a fleet the shared state grants it, and it is 0 after `lost_after` without the fleet's store.
     pub(super) fn enforce(&mut self, lost_after: Option<Duration>, now: Instant) -> bool {
         let before = self.in_force;
         if let Some(kept) = self.shared.as_ref().and_then(|side| side.kept(now)) {
-            // It never rises: only the fleet's state could grant that.
+            // The share never rises: only the fleet's state could grant that.
             self.in_force = kept.in_force;
             return self.in_force != before;
         }
@@ -458,7 +459,7 @@ impl ServiceRollout {
     }
 }
 
-/// What follows a rollout, by name.
+/// The subject of a rollout, by name.
 fn name_of(spec: &ServiceSpec, subject: RolloutSubject) -> SubjectName<'_> {
     match subject {
         RolloutSubject::Version(version) => {

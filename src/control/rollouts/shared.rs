@@ -1,8 +1,8 @@
 //! The rollout of one service as a member of a fleet sees it.
 //!
-//! The machine of a member has the shared state, and changes it in two ways only. The driver's machine takes the seconds. Any
-//! member's takes vetoes of its own guard and commands of operators, which lower the share here at once and are written as intents:
-//! if another change came first, they are applied again to that.
+//! The machine of a member has the shared state, and changes it in two ways only. The driver's machine processes the seconds. The
+//! machine of any member processes vetoes of its own guard and commands of operators, which lower the share here at once and are
+//! written as intents: if another change came first, they are applied again to its state.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::rollout::state::{RolloutPhase, SubjectName};
 use crate::rollout::store::{JournalEntry, StoreError, Stored};
 
 impl ServiceRollout {
-    /// Makes it a rollout that this fleet shares. What was read from the disk is a ceiling until the shared state is known.
+    /// Makes the fleet share this rollout. The state read from the disk is a ceiling until the shared state is known.
     pub(super) fn share(&mut self, fleet: (&str, &str), source: &str, now: Instant) {
         let file = std::mem::take(&mut self.stored);
         let replica = Replica::new(fleet, file.state.clone(), now);
@@ -58,7 +58,7 @@ impl ServiceRollout {
             .is_none_or(|side| side.replica.is_driver())
     }
 
-    /// A promotion has begun here: other members of the fleet write their own configuration files.
+    /// Records that a promotion has begun here: other members of the fleet write their own configuration files.
     pub(super) fn share_promotion(&mut self) {
         if self.shared.is_some()
             && self.drives()
@@ -98,7 +98,7 @@ impl ServiceRollout {
         self.synchronize(now_s)
     }
 
-    /// Gives what the disk has, because the store has not answered in time.
+    /// Gives the share of the state on disk, because the store has not answered in time.
     pub(super) fn begin_alone(&mut self) {
         let Some(side) = &self.shared else { return };
         if side.replica.revision() == 0
@@ -109,7 +109,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Takes a shared document. Returns `None` if it isn't newer than what is known.
+    /// Takes a shared document. Returns `None` if it isn't newer than the known one.
     pub(super) fn see(
         &mut self,
         revision: i64,
@@ -128,7 +128,7 @@ impl ServiceRollout {
         }
     }
 
-    /// Brings the machine in line with the shared state and with what this member has decided since.
+    /// Adjusts the machine to the shared state and to the decisions of this member since.
     fn synchronize(&mut self, now_s: u64) -> Vec<Effect> {
         let Some(side) = &mut self.shared else {
             return Vec::new();
@@ -167,7 +167,7 @@ impl ServiceRollout {
                 match effect {
                     Effect::Note(text) => self.notes.push(text),
                     Effect::ResetGuard | Effect::BeginStep => effects.push(effect),
-                    // Carried out when the decision was made.
+                    // These were carried out when the decision was made.
                     Effect::Ended(_) | Effect::RunHook(_) => {}
                     Effect::RunSmoke | Effect::Promote(_) => {}
                 }
@@ -179,7 +179,7 @@ impl ServiceRollout {
         effects
     }
 
-    /// Takes a second of a shared rollout.
+    /// Processes a second of a shared rollout.
     pub(super) fn second_shared(
         &mut self,
         around: &Surroundings,
@@ -190,7 +190,7 @@ impl ServiceRollout {
         self.decide(around)
     }
 
-    /// Adds up what this member counts in the step, and judges the sum of all members if it drives.
+    /// Adds up the counts of this member in the step, and judges the sum of all members if it drives.
     pub(super) fn count(&mut self, counts: &StepCounts, endpoints: usize) {
         let Some((side, machine)) = self.shared.as_mut().zip(self.machine.as_ref()) else {
             return;
@@ -216,7 +216,7 @@ impl ServiceRollout {
         }
     }
 
-    /// The driver's machine takes the second. Another member's only takes the verdict of its own guard.
+    /// Processes the second. The driver's machine does so in full; another member's only processes the verdict of its own guard.
     pub(super) fn decide(&mut self, around: &Surroundings) -> Vec<Effect> {
         let Some(side) = &self.shared else {
             return Vec::new();
@@ -265,10 +265,10 @@ impl ServiceRollout {
                 silence.as_secs()
             ));
         }
-        // Before the command, which may begin another attempt.
+        // Read before the command, which may begin another attempt.
         let of = (machine.state().plan.clone(), machine.state().epoch);
         let effects = machine.command(command, by, &self.plan, now_s)?;
-        // One that lowers the share must reach the fleet also if its state isn't known at present.
+        // A command that lowers the share must reach the fleet even if its state isn't known at present.
         if lowers || side.replica.revision() > 0 {
             let intent = Intent::Command(command, by.to_owned());
             side.replica.intend(of, intent);
@@ -276,7 +276,7 @@ impl ServiceRollout {
         Ok(effects)
     }
 
-    /// Says that the fleet's store doesn't answer.
+    /// The reason to show while the fleet's store doesn't answer.
     pub(super) fn silence(&self) -> Option<String> {
         let side = self.shared.as_ref()?;
         let seconds = side.replica.alone(Instant::now())?.as_secs();
@@ -311,7 +311,7 @@ impl ServiceRollout {
         side.is_lost = is_lost;
     }
 
-    /// Why this member takes no part in the shared rollout.
+    /// The reason why this member takes no part in the shared rollout.
     pub(super) fn why_apart(&self) -> Option<String> {
         let side = self.shared.as_ref()?;
         let Some(own) = &side.own else {
@@ -416,7 +416,7 @@ impl ServiceRollout {
             Written::Failed(why) => {
                 self.store_error = Some(StoreError::Io(why));
                 self.retries_at_tick = true;
-                // Without this the next change would be based on the newer document, and yet undo what others have decided in it.
+                // Without this the next change would be based on the newer document, and yet undo the decisions of others in it.
                 if is_overtaken {
                     return self.synchronize(now_s);
                 }
@@ -427,10 +427,10 @@ impl ServiceRollout {
         }
     }
 
-    /// What this member remembers on its disk: the entry to write, if it differs from what is there.
+    /// The entry that this member writes to its disk, if it differs from the stored one.
     ///
-    /// Never a share beyond the one that the fleet has granted, as that of a step which the driver has not been able to write yet: a
-    /// start without the store gives what is remembered.
+    /// It never has a share beyond the one that the fleet has granted, such as that of a step which the driver has not been able to
+    /// write yet: a start without the store gives the share on disk.
     pub(super) fn copy(&mut self, now_s: u64) -> Option<(u64, JournalEntry)> {
         let side = self.shared.as_mut().filter(|side| !side.is_copying)?;
         let granted = side.replica.state();
@@ -452,7 +452,7 @@ impl ServiceRollout {
         Some((side.file.revision, entry))
     }
 
-    /// The copy was written, or could not be.
+    /// Takes the result of writing the copy.
     pub(super) fn copied(
         &mut self,
         result: Result<Stored, StoreError>,

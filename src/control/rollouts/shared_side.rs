@@ -1,4 +1,4 @@
-//! What a member of a fleet keeps beside a shared rollout itself.
+//! The state of a fleet's member beside a shared rollout itself.
 
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,24 @@ use crate::rollout::state::{RolloutState, SubjectKind, SubjectName};
 use crate::rollout::store::Stored;
 use crate::snapshot::RolloutShare;
 
-/// What a member needs beside the rollout itself.
+/// The state that a member keeps beside the rollout itself.
 #[derive(Debug)]
 pub(super) struct SharedSide {
     pub replica: Replica,
     /// Names the process that counts.
     pub source: String,
-    /// What this member's configuration follows.
+    /// The plan in this member's configuration.
     pub own: Option<OwnPlan>,
-    /// The copy on disk.
+    /// The stored copy on disk.
     pub file: Stored,
     pub is_copying: bool,
-    /// What this member has counted in a step.
+    /// The counts of this member in a step.
     pub counts: StepCounts,
     pub counts_of: (u64, usize),
     pub reported: Option<Instant>,
     pub reported_counts: StepCounts,
     pub members: usize,
-    /// While it drives, or is about to.
+    /// The fleet's guard, while this member drives or is about to.
     pub guard: Option<FleetGuard>,
     /// Whether the evidence of the driver before was read, or there is none.
     pub is_guard_known: bool,
@@ -41,18 +41,18 @@ pub(super) struct SharedSide {
     pub claims: bool,
     /// Whether `on_lost` has taken the share away, because the store doesn't answer.
     pub is_lost: bool,
-    /// What ran here before this proxy joined the fleet.
+    /// The rollout that ran here before this proxy joined the fleet.
     pub kept: Option<KeptRollout>,
     pub written: Option<Instant>,
 }
 
-/// What a rollout had reached when its proxy joined a fleet. It stays until the fleet's state is known, and becomes that state if the
+/// The state of a rollout when its proxy joined a fleet. It is kept until the fleet's state is known, and becomes that state if the
 /// fleet has none.
 #[derive(Clone, Debug)]
 pub(super) struct KeptRollout {
     pub in_force: RolloutShare,
     pub state: RolloutState,
-    /// Until then it stays.
+    /// Time until which it is kept.
     pub until: Instant,
 }
 
@@ -67,20 +67,20 @@ pub(super) struct OwnPlan {
     pub known: bool,
 }
 
-/// What a member does about the driver's role.
+/// The decision of a member about the driver's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Election {
     Nothing,
     /// No member is the driver: ask to become it.
     Campaign,
-    /// It has the role, and takes over in the document.
+    /// This member has the role, and takes over in the document.
     Claim,
-    /// It has the role and no use for it.
+    /// This member has the role and no use for it.
     Resign,
 }
 
 impl SharedSide {
-    /// What stays in force while the fleet's state isn't known.
+    /// The state that is kept while the fleet's state isn't known.
     pub(super) fn kept(&self, now: Instant) -> Option<&KeptRollout> {
         let own = self.own.as_ref()?;
         let is_unknown = self.replica.revision() == 0 && self.replica.state().plan.is_empty();
@@ -88,8 +88,8 @@ impl SharedSide {
         (now < kept.until && kept.state.plan == own.print).then_some(kept)
     }
 
-    /// The share that the fleet allows at present, of the one that the machine's state has. After `lost_after` without the store it
-    /// is 0.
+    /// The share that the fleet allows at present, out of the one in the machine's state. It is 0 after `lost_after` without the
+    /// store.
     pub(super) fn share(
         &self,
         state: &RolloutState,

@@ -6,7 +6,7 @@ use crate::config::spec::ServiceSpec;
 use crate::rollout::plan::fingerprint;
 use crate::snapshot::RolloutShare;
 
-/// What each rollout has reached, by service.
+/// The share that each rollout has reached, by service.
 #[derive(Debug, Default)]
 pub(crate) struct SharesInForce(HashMap<String, PlannedShare>);
 
@@ -18,15 +18,15 @@ struct PlannedShare {
 }
 
 impl SharesInForce {
-    /// Sets what the rollout of a service has reached under the plan with this fingerprint.
+    /// Sets the share that the rollout of a service has reached under the plan with this fingerprint.
     pub(crate) fn set(&mut self, service: &str, plan: &str, reached: RolloutShare) {
         let plan = plan.to_owned();
         let share = PlannedShare { plan, reached };
         self.0.insert(service.to_owned(), share);
     }
 
-    /// What the rollout of this service has reached. Nothing, if the plan has changed since: a new version of the canary, a new
-    /// label or new steps start from zero.
+    /// The share that the rollout of this service has reached. It is zero if the plan has changed since: a new version of the
+    /// canary, a new label or new steps start from zero.
     pub(crate) fn of(&self, service: &ServiceSpec) -> RolloutShare {
         match self.0.get(&service.name) {
             Some(known) if fingerprint(service).as_ref() == Some(&known.plan) => known.reached,

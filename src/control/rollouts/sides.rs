@@ -12,7 +12,7 @@ use crate::telemetry::latency::BUCKETS;
 use crate::telemetry::record::FlagState;
 use crate::upstream::Endpoint;
 
-/// What is compared, as indices.
+/// The sides that are compared, as indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sides {
     /// Two versions. Without a canary the guard only learns from stable.
@@ -37,10 +37,10 @@ pub(super) struct ComparedSides<'a> {
     pub latency: [u64; BUCKETS],
 }
 
-/// The counters of one side, and a name that tells them from those of others.
+/// The counters of one side, and a name that distinguishes them from others.
 pub(super) struct SideCounters<'a> {
     pub name: String,
-    /// `None` in a snapshot that was compiled before the side was judged.
+    /// The counters; `None` in a snapshot that was compiled before the side was judged.
     pub counters: Option<&'a GuardCounters>,
 }
 
@@ -60,7 +60,7 @@ impl Sides {
         }
     }
 
-    /// What messages call the sides.
+    /// The names of the sides in messages.
     pub(super) fn names(self) -> SideNames {
         match self {
             Self::Versions { .. } => SideNames::VERSIONS,

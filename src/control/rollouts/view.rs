@@ -80,7 +80,7 @@ pub(super) fn status(rollout: &ServiceRollout) -> Option<RolloutStatus> {
     })
 }
 
-/// Who drives a rollout that a fleet shares.
+/// The driver of a rollout that a fleet shares, and this member's part in it.
 fn fleet(rollout: &ServiceRollout) -> Option<SharedStatus> {
     let side = rollout.shared.as_ref()?;
     Some(SharedStatus {
@@ -133,7 +133,7 @@ fn damaged(rollout: &ServiceRollout) -> Option<RolloutStatus> {
     })
 }
 
-/// A name, if it is one of this kind.
+/// The name, if the subject is of this kind.
 fn only(is: bool, name: &str) -> Option<String> {
     is.then(|| name.to_owned())
 }

@@ -1,8 +1,8 @@
-//! How old the tables in use are, so that a member notices when etcd has older ones.
+//! The age of the tables in use, by which a member notices that etcd has older ones.
 //!
 //! After a backup was restored, etcd has the tables of that time, under a lower revision than the member has seen. They are not
-//! taken up: nobody has decided to go back, and the members would change without a word. Later revisions are, because somebody wrote
-//! them after the restoration.
+//! adopted, because no operator has decided to go back, and the members would change silently. Later revisions are adopted, because
+//! they were written after the restoration.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ pub(in crate::control) struct TablesAge {
     etcd: Vec<String>,
     /// The revision of the tables in use; 0 if it isn't known.
     adopted: Revision,
-    /// The last revision that was found to be older; 0 if there was none since.
+    /// The last revision that was found to be older; 0 if none was found since.
     older: Revision,
 }
 
@@ -40,7 +40,7 @@ impl TablesAge {
         }
     }
 
-    /// What is stored beside the copy of the file at `main`. Blocks.
+    /// Reads the age stored beside the copy of the file at `main`. Blocks.
     pub(super) fn read(main: &Path, fleet: &FleetSpec) -> Self {
         let unknown = Self::unknown(fleet);
         let stored = tables_of(main).and_then(|found| {
@@ -52,10 +52,10 @@ impl TablesAge {
         { stored.filter(|stored| stored.etcd == unknown.etcd) }.unwrap_or(unknown)
     }
 
-    /// Stores it beside the copy of the file at `main`. Blocks.
+    /// Stores the age beside the copy of the file at `main`. Blocks.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub(in crate::control) fn store(&self, main: &Path) -> io::Result<()> {
         let Some(found) = tables_of(main) else {
             return Ok(());
@@ -70,17 +70,17 @@ impl TablesAge {
         revision < self.adopted || revision <= self.older
     }
 
-    /// Tables with this revision are in use.
+    /// Records that tables with this revision are in use.
     pub(in crate::control) fn adopted(&mut self, revision: Revision) {
         (self.adopted, self.older) = (revision, 0);
     }
 
-    /// etcd has tables with this revision, which are older. Those after it are newer.
+    /// Records that etcd has tables with this revision, which are older. Later revisions are newer.
     pub(super) fn found_older(&mut self, revision: Revision) {
         (self.adopted, self.older) = (0, revision);
     }
 
-    /// etcd has no tables: those that come are newer.
+    /// Records that etcd has no tables, so that those that come are newer.
     pub(in crate::control) fn found_none(&mut self) {
         (self.adopted, self.older) = (0, 0);
     }

@@ -1,4 +1,4 @@
-//! The copy of the fleet's tables in the state directory. All of this blocks.
+//! The copy of the fleet's tables in the state directory. All functions here block.
 
 use std::fs;
 use std::io;
@@ -9,21 +9,21 @@ use crate::config::shared::{self, SharedTables};
 use crate::config::{self, replace};
 use crate::control::preflight::preflight;
 
-/// What a copy was before it was replaced: its text, or that there was none.
+/// The state of a copy before it was replaced: its text; `None` if there was no copy.
 pub(in crate::control) type Former = Option<String>;
 
-/// The tables of the copy that the file at `main` reads.
+/// The tables in the copy that belongs to the file at `main`.
 pub(in crate::control) fn read(main: &Path) -> Former {
     let found = tables_of(main)?;
     fs::read_to_string(found.copy).ok()
 }
 
-/// Replaces the copy by these tables, if they make a valid configuration together with the file. Returns what it was before.
+/// Replaces the copy by these tables, if they make a valid configuration together with the file. Returns its previous state.
 ///
-/// `is_start`: everything that a start needs must be there as well. A running proxy checks that when it adopts the tables.
+/// `is_start`: everything that a start needs must exist as well. A running proxy checks that when it adopts the tables.
 ///
 /// # Errors
-/// Why they don't, or why the copy can't be written.
+/// The reason why they aren't valid, or why the copy can't be written.
 pub(in crate::control) fn replace_by(
     main: &Path,
     tables: &str,

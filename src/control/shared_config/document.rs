@@ -1,5 +1,5 @@
-//! The tables that a fleet shares, as JSON under their key. Whoever may write the key decides where the fleet's traffic goes, but
-//! must not be able to harm the process: a value that can't be read is ignored.
+//! The tables that a fleet shares, as JSON under their key. A writer of the key decides where the fleet's traffic goes, but must
+//! not be able to harm the process: a value that can't be read is ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ const MAX_NAME: usize = 200;
 pub(in crate::control) struct SharedDocument {
     /// The tables, as a file would have them.
     pub text: String,
-    /// Who wrote them: `alice@build-7 (shift)`.
+    /// The author of the tables: `alice@build-7 (shift)`.
     pub by: String,
 }
 
@@ -22,7 +22,7 @@ impl SharedDocument {
     /// The value of the key.
     ///
     /// # Errors
-    /// It is larger than members read. Holds the words for it.
+    /// The value is larger than members read. Contains the message.
     pub(super) fn to_value(&self) -> Result<Vec<u8>, String> {
         // Strings can always be written.
         let value = serde_json::to_vec(self).unwrap_or_default();
@@ -37,7 +37,7 @@ impl SharedDocument {
     /// Reads the value of the key.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A message that says what is wrong with the value.
     pub(super) fn read(value: &[u8]) -> Result<Self, String> {
         if value.is_empty() {
             return Err("it is empty, or larger than 64 KiB".to_owned());

@@ -4,23 +4,23 @@ use super::document::SharedDocument;
 use crate::config::fleet::FleetSpec;
 use crate::control::etcd::{CasOutcome, Etcd, EtcdError};
 
-/// What was written.
+/// The key that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Initialised {
-    /// The key.
+    /// Name of the key.
     pub key: String,
-    /// Its revision.
+    /// Revision of the key.
     pub revision: i64,
 }
 
-/// Why nothing was written.
+/// The reason why nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InitError {
-    /// The fleet has tables already. Holds who wrote them.
+    /// The fleet has tables already. Contains their author.
     Exists(String),
-    /// They are larger than a value in etcd may be. Holds the words for it.
+    /// The tables are larger than a value in etcd may be. Contains the message.
     TooLarge(String),
-    /// etcd doesn't answer, or refuses.
+    /// etcd doesn't answer, or refuses the change.
     Etcd(String),
 }
 
@@ -30,7 +30,7 @@ impl From<EtcdError> for InitError {
     }
 }
 
-/// Writes the tables of a fleet. Must run on a local runtime. `replaces`: also if there are tables already.
+/// Writes the tables of a fleet. Must run on a local runtime. `replaces`: overwrites existing tables.
 ///
 /// # Errors
 /// See [`InitError`].

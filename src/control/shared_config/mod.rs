@@ -1,10 +1,10 @@
 //! The tables that the members of a fleet share: `fleet.share`.
 //!
-//! etcd has their text under one key, `config`. A member follows the key, checks each new text together with its own file, keeps it
-//! in its state directory ([`copy`]) and reloads, which reads that [like an included file](crate::config::shared). A text that
-//! isn't valid is ignored: the last good one stays, and the file's next change tries it again. One that is [older](age) than what
-//! is in use is ignored too. Edits are a compare-and-swap of the key, by any member. `shared_adoption` is what the control thread
-//! does about it.
+//! Their text is stored in etcd under one key, `config`. A member follows the key, checks each new text together with its own file,
+//! keeps it in its state directory ([`copy`]) and reloads, which reads the copy [like an included file](crate::config::shared). A
+//! text that isn't valid is ignored: the last valid one stays in use, and the file's next change tries it again. A text that is
+//! [older](age) than the one in use is ignored too. Edits are a compare-and-swap of the key, by any member. `shared_adoption` has
+//! the steps of the control thread.
 
 mod age;
 pub(super) mod copy;
@@ -43,13 +43,13 @@ pub(super) struct Following {
     pub(super) revision: Revision,
     /// The tables in use.
     pub(super) tables: Option<String>,
-    /// Who wrote them, if that is known.
+    /// The author of these tables, if known.
     pub(super) by: Option<String>,
     /// Newer tables that aren't valid together with the file.
     pub(super) refused: Option<(Revision, SharedDocument)>,
     /// Why the newest value isn't in use.
     pub(super) error: Option<String>,
-    /// How old the tables in use are.
+    /// The age of the tables in use.
     pub(super) age: TablesAge,
     reports: mpsc::UnboundedSender<ConfigNews>,
     news: mpsc::UnboundedReceiver<ConfigNews>,
@@ -62,7 +62,7 @@ impl Drop for Following {
     }
 }
 
-/// What a member learns about the fleet's tables.
+/// News about the fleet's tables for a member.
 #[derive(Debug)]
 pub(super) enum ConfigNews {
     /// The key has this value.
@@ -78,7 +78,7 @@ pub(super) enum ConfigNews {
 }
 
 impl SharedConfig {
-    /// Follows nothing yet. The state is shown in `view`.
+    /// Creates the state, which follows nothing yet. It is shown in `view`.
     pub(super) fn new(view: Arc<FleetView>) -> Self {
         Self {
             view,
@@ -108,15 +108,15 @@ impl SharedConfig {
         };
         match news {
             Some(news) => news,
-            // The task that reports holds on for as long as there is something to follow.
+            // The task that reports runs as long as there is a key to follow.
             None => std::future::pending().await,
         }
     }
 
-    /// Before a start: waits for the newest tables, at most so long, and keeps them as the copy that the start reads.
+    /// Before a start: waits for the newest tables, for at most this time, and keeps them as the copy that the start reads.
     pub(super) async fn begin(&mut self, main: &Path, wait: Duration) {
         if let Some(following) = &mut self.following {
-            // Nothing is served yet that reading could delay.
+            // No traffic is served yet that reading could delay.
             following.age = TablesAge::read(main, &following.fleet);
             following.tables = copy::read(main);
         }
@@ -134,7 +134,7 @@ impl SharedConfig {
                 following.revision = revision;
                 let age = following.age.clone();
                 if !following.is_older(revision, &document) {
-                    // Nothing is served yet that this could delay.
+                    // No traffic is served yet that this could delay.
                     match copy::replace_by(main, &document.text, true) {
                         Ok(_) => {
                             following.by = Some(document.by);
@@ -155,12 +155,12 @@ impl SharedConfig {
                 following.age.found_none();
                 following.warn_of_absence();
             }
-            // Nobody edits before the start.
+            // There are no edits before the start.
             ConfigNews::Written { .. } => {}
         }
     }
 
-    /// Notes the tables that a start has read.
+    /// Records the tables that a start has read.
     pub(super) fn begun(&mut self, main: &Path) {
         if let Some(following) = &mut self.following {
             following.tables = copy::read(main);
@@ -199,7 +199,7 @@ impl Following {
         }
     }
 
-    /// Notes why the newest value isn't used.
+    /// Records the reason why the newest value isn't used.
     pub(super) fn refuse(&mut self, refused: Option<(Revision, SharedDocument)>, why: String) {
         let key = self.fleet.config_key();
         if self.error.as_ref() != Some(&why) {
@@ -221,7 +221,7 @@ impl Following {
         }
         self.age.found_older(revision);
         let by = &document.by;
-        // Not to be tried again when the file changes.
+        // These tables aren't tried again when the file changes.
         self.refuse(
             None,
             format!(
@@ -239,7 +239,7 @@ impl Following {
         );
     }
 
-    /// Changes the key, if it is still as this member has seen it last.
+    /// Changes the key, if it still has the revision that this member has seen last.
     pub(super) fn write(
         &self,
         document: SharedDocument,
@@ -261,7 +261,7 @@ impl Following {
         let expected = (self.revision > 0).then_some(self.revision);
         spawn_local(async move {
             let result = etcd.cas(&key, expected, value, None).await;
-            // Fails only if the fleet was left.
+            // Fails only if this member has left the fleet.
             let _ = reports.send(ConfigNews::Written {
                 document,
                 result,
@@ -270,14 +270,14 @@ impl Following {
         });
     }
 
-    /// Takes an edit back that this member itself can't use.
+    /// Takes back an edit that this member itself can't use.
     pub(super) fn write_back(&self, tables: String, revision: Revision) {
         let (etcd, key) = (self.etcd.clone(), self.fleet.config_key());
         let document = SharedDocument {
             text: tables,
             by: self.by.clone().unwrap_or_default(),
         };
-        // It was the value of the key before.
+        // This was the value of the key before.
         let Ok(value) = document.to_value() else {
             return;
         };
