@@ -1,6 +1,6 @@
 //! The authority of a request: `host`, `host:port`, `[v6]`, `[v6]:port` (RFC 9110 §7.2, RFC 3986 §3.2).
 //!
-//! [`check`] accepts less than RFC 3986 does: what other recipients are known to read differently is rejected, because
+//! [`check`] accepts less than RFC 3986 does: anything that other recipients are known to read differently is rejected, because
 //! the host decides about routing.
 
 use std::borrow::Cow;

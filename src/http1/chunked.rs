@@ -99,7 +99,7 @@ impl ExtensionPart {
     }
 }
 
-/// What the caller does with bytes.
+/// The treatment of bytes by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handling {
     Forward,
@@ -121,7 +121,7 @@ enum Transition {
 #[derive(Clone, Debug)]
 pub(super) struct Chunks {
     at: BodyPosition,
-    /// What the caller does with chunk sizes and the CRLF after content.
+    /// The treatment of chunk sizes and of the CRLF after content by the caller.
     framing: Handling,
     /// Bytes of extensions that are still allowed; content adds to it.
     extensions: usize,

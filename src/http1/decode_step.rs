@@ -1,6 +1,6 @@
-//! What a body decoder tells its caller about the next bytes.
+//! The steps by which a body decoder tells its caller what to do with the next bytes.
 
-/// What the next bytes of a body are.
+/// The kind of the next bytes of a body.
 ///
 /// A count is a number of bytes at the start of the input. The caller consumes them before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What request and response heads have in common: spans, limits and field lines.
+//! The parts that request and response heads share: spans, limits and field lines.
 //!
 //! A head becomes a table of [`Field`]s, which refer to the read buffer by offsets, so that a parsed head has no lifetime and
 //! its memory is reused. Where httparse tokenizes a head, [`tabulate`] builds the table from its slices.

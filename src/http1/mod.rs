@@ -1,6 +1,6 @@
 //! The HTTP/1 codec for requests and responses (RFC 9110, RFC 9112), without I/O: bytes in, offsets and decisions out.
 //!
-//! * [`head`]: what request and response heads have in common. A head is parsed in place into a table of offsets over the
+//! * [`head`]: the parts that request and response heads share. A head is parsed in place into a table of offsets over the
 //!   read buffer, without a map and without copies; `plain` does it in one pass for heads of the usual form.
 //! * [`fields`]: classifies field names: hop-by-hop, framing, added by the proxy. [`method`]: the same for methods.
 //! * [`framing`]: finds the end of a body (length, chunked, until close), decoding it or passing it on as it is.
@@ -44,7 +44,7 @@ use crate::reason::Reason;
 pub struct Reject {
     /// Status of the response to a rejected request. A rejected response always becomes a 502.
     pub status: u16,
-    /// For `x-cutover-reason`, logs and metrics.
+    /// Reason for `x-cutover-reason`, logs and metrics.
     pub reason: Reason,
 }
 

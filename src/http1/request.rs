@@ -1,8 +1,8 @@
 //! Parsing of request heads (RFC 9112 §3 and §5).
 //!
 //! [`plain`] or else httparse splits the head into its parts; everything that decides about framing, routing and persistence
-//! is checked here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the bytes
-//! were split.
+//! is checked here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the
+//! bytes were split.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -83,7 +83,7 @@ impl RequestHead {
         }
     }
 
-    /// The host of the request, in lower case, without port and trailing dot. `buf` is what it was parsed from.
+    /// The host of the request, in lower case, without port and trailing dot. `buf` is the buffer that the head was parsed from.
     pub fn host<'a>(&'a self, buf: &'a [u8]) -> Cow<'a, str> {
         self.known_host.host(self.authority.of(buf))
     }
@@ -183,7 +183,7 @@ impl RequestHead {
         Ok(Some(end))
     }
 
-    /// Reads what the proxy has to know from the fields and the target.
+    /// Interprets the fields and the target, as far as the proxy needs them.
     fn interpret(&mut self, buf: &[u8]) -> Result<(), Reject> {
         let mut seen = RequestFields::default();
         let http11 = self.version == HttpVersion::H11;
