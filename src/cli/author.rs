@@ -34,7 +34,7 @@ pub(super) fn person() -> String {
     format!("{}@{}", user(var, uid), printable(&host))
 }
 
-/// The user: behind `sudo` the one that called it.
+/// The user; behind `sudo`, the one that called it.
 fn user(var: impl Fn(&str) -> Option<String>, uid: u32) -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].iter();
     let mut names = named.filter_map(|name| var(name).map(|user| printable(&user)));

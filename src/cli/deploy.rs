@@ -26,10 +26,10 @@ use outcome::{DeployOutcome, evidence, judge, rollout};
 /// Interval between two requests for the status.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the proxy may take to show the rollout that the edit starts.
+/// Time for the proxy to show the rollout that the edit starts.
 const START: Duration = Duration::from_secs(10);
 
-/// How long the proxy may be away, as during a restart, before the command gives up.
+/// Time for which the proxy may be away, as during a restart, before the command gives up.
 const ABSENCE: Duration = Duration::from_secs(15);
 
 /// Exit code of a deployment that was taken back.
@@ -203,7 +203,8 @@ impl DeployArgs {
                     said.clone_from(what);
                 }
                 DeployOutcome::Waiting(_) => {}
-                // Twice in a row: the first one may be that of an earlier rollout, just before the proxy starts this one.
+                // The same outcome must come twice in a row: the first one may be that of an earlier rollout, just before the proxy
+                // starts this one.
                 outcome if last.as_ref() == Some(outcome) => {
                     return self.ended(outcome, &status, (&started, began));
                 }
@@ -222,7 +223,7 @@ impl DeployArgs {
         }
     }
 
-    /// Reports how the deployment ended.
+    /// Reports the end of the deployment.
     fn ended(
         &self,
         outcome: &DeployOutcome,

@@ -1,7 +1,7 @@
 //! `cutover drain SERVICE [VERSION [ENDPOINT]]`: takes endpoints out of use, or puts them back with `--undo`.
 //!
-//! The admin API changes the endpoints at once and reports what is still in flight. With `--wait` the request is repeated
-//! until nothing is.
+//! The admin API changes the endpoints at once and reports the work that is still in flight. With `--wait` the request is repeated
+//! until nothing is in flight.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl DrainArgs {
         let began = Instant::now();
         let (mut reported, mut was_idle) = (None::<Instant>, false);
         loop {
-            // The request is idempotent: repeating it changes nothing and reports what is left.
+            // The request is idempotent: repeating it changes nothing and reports the remaining work.
             let report: DrainReport = proxy.post(&path, &request).await?;
             let endpoints = counted(report.endpoints.len(), "endpoint");
             let busy = in_flight(&report);

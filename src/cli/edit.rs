@@ -1,8 +1,8 @@
 //! Edits of the configuration file by a command: here on the file, or through the admin API by the proxy on its own file.
 //!
 //! A command that edits the file locks it from reading it until every worker runs the edited text, so that concurrent commands
-//! take effect one after the other. It announces the text to the proxy first, for the history. [`progress`] decides from the
-//! proxy's status what has become of an edit.
+//! take effect one after the other. It announces the text to the proxy first, for the history. [`progress`] determines the state of
+//! an edit from the proxy's status.
 
 pub(super) mod progress;
 
@@ -37,7 +37,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval between two attempts to lock the file, and between two requests for the status.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Time after which a message says what the command is waiting for.
+/// Time after which a message names the condition that the command waits for.
 const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
 /// Exit code if no proxy answers.
@@ -45,7 +45,7 @@ pub(super) const NO_PROXY: u8 = 3;
 
 /// The proxy of a command, and the locked file that the command edits.
 pub(super) struct FileSession {
-    /// The proxy, or why none answers.
+    /// The proxy, or the reason why none answers.
     pub proxy: Result<Proxy, CommandError>,
     /// The generation that was published before the edit; 0 without a proxy.
     pub before: u64,
@@ -74,7 +74,7 @@ impl FileSession {
             Err(ProxyError::Failed(fault)) => return Err(fault.with("the file was not changed")),
         };
         let locked = locked(&file).await?;
-        // Read under the lock, so that no other command's edit is published between this generation and ours.
+        // Read under the lock, so that no other command's edit is published between this generation and the edit's.
         let before = match &proxy {
             Ok(proxy) => proxy.status().await?.generation,
             Err(_) => 0,
@@ -116,8 +116,8 @@ impl FileSession {
         Ok(edited)
     }
 
-    /// Waits until the proxy has adopted a saved edit, and releases the lock. Returns the line that says so. `edit` is made of the hash of the text and the
-    /// generation before it.
+    /// Waits until the proxy has adopted a saved edit, and releases the lock. Returns the line that says so. `edit` is made of the
+    /// hash of the text and the generation before it.
     ///
     /// # Errors
     /// Exit code 3 if no proxy answers; else the proxy refuses the file, or doesn't adopt it in time.
@@ -173,14 +173,14 @@ pub(super) struct ApiEdit<'a> {
     pub part: &'static str,
     /// The new value of each name.
     pub values: Map<String, Value>,
-    /// What has to be in effect.
+    /// The roles and shares that have to be in effect.
     pub goals: Vec<Goal>,
     /// The edit in a few words.
     pub summary: String,
 }
 
 impl ApiEdit<'_> {
-    /// Lets the proxy edit its file, waits until the edit is in effect, and prints the line that says so.
+    /// Lets the proxy edit its file, waits until the edit is in effect, and prints a line about it.
     ///
     /// # Errors
     /// See [`post`] and [`Wait::adopted`].
@@ -244,7 +244,7 @@ pub(super) async fn locked(file: &Path) -> Result<LockedFiles, CommandError> {
     }
 }
 
-/// The error for a file that can't be written, with a hint where to change it instead.
+/// The error for a file that can't be written, with advice where to change it instead.
 fn unwritable(file: &Path, error: &std::io::Error) -> CommandError {
     let fault = CommandError::new(format!("can't write {}: {error}", shown(file)));
     let help = unwritable_help(error).iter();
@@ -259,7 +259,7 @@ pub(super) struct Wait {
     pub file: Option<PathBuf>,
     /// The file that was edited, if it is known and another one.
     pub edited: Option<PathBuf>,
-    /// What to wait for.
+    /// The edit to wait for.
     pub edit: Edit,
     /// The edit in a few words: `shop: v1 95%, v2 5%`.
     pub summary: String,
@@ -268,8 +268,8 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Waits until the edit is in effect, and returns the line that says so. The lock is released once every worker has the edit, even if a gate still holds
-    /// its shares back: the health check may take long, and other edits needn't wait for it.
+    /// Waits until the edit is in effect, and returns the line that says so. The lock is released once every worker has the edit,
+    /// even if a gate still holds its shares back: the health check may take long, and other edits needn't wait for it.
     pub(super) async fn adopted(
         &self,
         mut locked: Option<LockedFiles>,
@@ -322,7 +322,7 @@ impl Wait {
         load::hash_of(self.file.as_ref()?)
     }
 
-    /// The file, for messages.
+    /// The file that was edited, for messages.
     fn place(&self) -> String {
         match self.edited.as_ref().or(self.file.as_ref()) {
             Some(file) => shown(file),
@@ -376,7 +376,7 @@ impl Wait {
     }
 }
 
-/// Says why an adopted split is not in effect: the gate waits for a health check of these versions.
+/// Explains why an adopted split is not in effect: the gate waits for a health check of these versions.
 pub(super) fn held_back(versions: &[String]) -> String {
     let versions = versions.join(", ");
     format!(

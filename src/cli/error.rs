@@ -7,9 +7,9 @@ use anstyle::{AnsiColor, Style};
 /// A message of one line, more lines of detail, and an exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandError {
-    /// What failed, in one line, without a full stop.
+    /// The failure, in one line, without a full stop.
     pub message: String,
-    /// Further lines, printed indented: what was found, what to do about it.
+    /// Further lines, printed indented: the findings, and advice.
     pub detail: Vec<String>,
     /// Exit code of the process, 1 by default.
     pub code: u8,

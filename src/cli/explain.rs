@@ -70,13 +70,13 @@ impl ExplainArgs {
         Ok(if explanation.answer.is_some() { 2 } else { 0 })
     }
 
-    /// What the options say about the client's certificate.
+    /// The client's certificate, from the options.
     fn certificate(&self) -> ClientCertificate {
         let fingerprint = self.client_fingerprint.as_deref().unwrap_or_default();
         ClientCertificate {
             subject: self.client_subject.clone().unwrap_or_default(),
             san: self.client_san.clone(),
-            // OpenSSL writes it in capitals and with colons.
+            // OpenSSL writes the fingerprint in capitals and with colons.
             fingerprint: fingerprint.replace(':', "").to_ascii_lowercase(),
             ..ClientCertificate::default()
         }
@@ -126,7 +126,7 @@ fn from_file(
         .iter_mut()
         .flat_map(|c| &mut c.endpoints)
     {
-        // No health check has run, so the state of a new snapshot says nothing.
+        // No health check has run, so the state of a new snapshot is meaningless.
         "unknown".clone_into(&mut endpoint.health);
     }
     Ok(explanation)

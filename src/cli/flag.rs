@@ -89,7 +89,7 @@ impl FlagArgs {
         format!("{}: {}", self.service, words.join(", "))
     }
 
-    /// Says which of the flags at 0 % are still on for some requests.
+    /// Prints which of the flags at 0 % are still on for some requests.
     fn print_targets(&self, spec: &Spec) {
         let service = spec.services.iter().find(|s| s.name == self.service);
         let is_off = |flag: &&FlagSpec| {

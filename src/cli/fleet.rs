@@ -35,7 +35,7 @@ pub(super) struct FleetArgs {
     json: Json,
 }
 
-/// What `--json` prints.
+/// The document that `--json` prints.
 #[derive(Serialize)]
 struct FleetJson<'a> {
     #[serde(flatten)]

@@ -13,7 +13,7 @@ use crate::control::shared_config::{InitError, init as write};
 /// Writes the tables of the file at `file` that its fleet shares.
 ///
 /// # Errors
-/// The file shares none, has none or isn't valid, the fleet has tables already, or etcd doesn't answer.
+/// The file shares no tables, has none or isn't valid; the fleet has tables already; or etcd doesn't answer.
 pub(super) async fn init(file: &Path, force: bool) -> CommandResult {
     let name = shown(file);
     let fleet = shared::fleet_of(file).ok_or_else(|| {
@@ -54,7 +54,7 @@ pub(super) async fn init(file: &Path, force: bool) -> CommandResult {
     Ok(0)
 }
 
-/// Tables that a file has.
+/// The shared tables that were found in a file.
 struct FoundTables {
     taken: String,
     headers: Vec<(usize, String)>,
@@ -62,7 +62,7 @@ struct FoundTables {
     included: Vec<String>,
 }
 
-/// The tables of a file that its fleet shares. Together with what is left they are valid.
+/// The tables of a file that its fleet shares. Together with the rest of the file they are valid.
 fn tables(file: &Path, fleet: &FleetSpec) -> Result<FoundTables, CommandError> {
     let name = shown(file);
     let text = load::text(file).map_err(|failure| CommandError::new(failure.rendered(false)))?;

@@ -7,7 +7,7 @@ use super::table::{Align, TextTable};
 use crate::admin::fleet::{FleetStatus, SharedConfigStatus};
 use crate::admin::rollout::SharedStatus;
 
-/// Renders the connection, the members and what they disagree about.
+/// Renders the connection, the members and the differences between their configurations.
 pub(super) fn shown(fleet: &FleetStatus) -> String {
     let mut text = format!("fleet {}: member {}, ", fleet.name, fleet.member);
     // Writing to a string can't fail.
@@ -48,7 +48,7 @@ pub(super) fn shown(fleet: &FleetStatus) -> String {
     text
 }
 
-/// Renders who drives the rollouts of services.
+/// Renders the drivers of services' rollouts.
 pub(super) fn shown_rollouts(rollouts: &[(&str, &SharedStatus)]) -> String {
     if rollouts.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! `cutover history [SERVICE]`: which generations the running proxy has adopted, when, by whom, and what they changed.
+//! `cutover history [SERVICE]`: shows the generations that the running proxy has adopted, with times, authors and changes.
 
 use clap::Args;
 
@@ -98,7 +98,7 @@ fn who(entry: &HistoryEntry) -> String {
     }
 }
 
-/// What an entry without changes says.
+/// The line of an entry without changes.
 fn unchanged(by: ChangeCause) -> &'static str {
     match by {
         ChangeCause::Start => "proxy started",

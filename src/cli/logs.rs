@@ -1,6 +1,6 @@
 //! `cutover logs [SERVICE]`: follows the access log of the running proxy.
 //!
-//! The proxy formats lines for this command as long as it runs, whether or not the configuration has an access log. When
+//! The proxy formats lines for this command as long as the command runs, whether or not the configuration has an access log. When
 //! another process takes over, both are followed until the former one has ended.
 
 pub(super) mod filter;
@@ -30,7 +30,7 @@ const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two attempts to find it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lines that were read and not yet looked at.
+/// Largest number of lines that were read and not handled yet.
 const QUEUED_LINES: usize = 1024;
 
 /// Follows the access log of the running proxy.
@@ -51,7 +51,7 @@ pub(super) struct LogsArgs {
     json: Json,
 }
 
-/// What happens while the log is followed.
+/// An event while the log is followed.
 enum LogEvent {
     Line(Vec<u8>),
     /// The connection to a proxy has ended.
@@ -141,12 +141,12 @@ impl LogsArgs {
     }
 }
 
-/// Why no more lines come.
+/// The error that tells why no more lines come.
 fn stopped(ended: Result<(), ProxyError>) -> CommandError {
     let gone = || CommandError::new("the proxy has stopped").exit(NO_PROXY);
     match ended {
         Ok(()) => gone(),
-        // It was killed, or the network has failed.
+        // The process was killed, or the network has failed.
         Err(ProxyError::Unreachable(error)) => gone().with(error.message),
         Err(ProxyError::Failed(error)) => error,
     }
@@ -179,7 +179,7 @@ async fn read(proxy: Proxy, path: String, events: mpsc::Sender<LogEvent>) {
 /// Waits for the process that takes over from process `former` to answer.
 ///
 /// # Errors
-/// It doesn't in time.
+/// The process doesn't answer in time.
 async fn successor(
     address: &ProxyAddress,
     former: u32,

@@ -117,7 +117,7 @@ fn section(
     body(page, render)
 }
 
-/// Appends what clap_mangen renders for a section, without its roff preamble and its heading.
+/// Appends the roff of clap_mangen for a section, without its preamble and its heading.
 fn body(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
     let mut section = Vec::new();
     render(&mut section)?;

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::drain::counted;
 use crate::admin::mirror::{DifferenceStatus, MirrorStatus};
 
-/// Kinds of difference that are listed.
+/// Number of kinds of difference that are listed.
 const KINDS: usize = 5;
 
-/// Renders what became of the copies, the most frequent differences, and the latest.
+/// Renders the outcomes of the copies, the most frequent differences, and the latest ones.
 pub(super) fn shown(service: &str, mirror: &MirrorStatus) -> String {
     let outcomes: Vec<String> = { mirror.outcomes.iter() }
         .filter(|(_, count)| **count > 0)

@@ -1,4 +1,4 @@
-//! `cutover plan FILE`: what a configuration file would change in the running proxy.
+//! `cutover plan FILE`: shows what a configuration file would change in the running proxy.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ fn lines_of(service: &ServicePlan) -> Vec<String> {
     lines
 }
 
-/// What is in flight: `v1: 3 requests, 1 stream in flight stay`.
+/// Describes the work in flight: `v1: 3 requests, 1 stream in flight stay`.
 fn open(work: &OpenWork) -> String {
     let kinds = [(work.requests, "request"), (work.streams, "stream")];
     let kinds = kinds.into_iter().filter(|(n, _)| *n > 0);

@@ -39,7 +39,7 @@ const PERMISSION_HINT: &str =
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
     address: AdminAddress,
-    /// Sent over TCP only. Changes need it, and so do reads on a listener that other machines can reach.
+    /// The token, sent over TCP only. Changes need it, and so do reads on a listener that other machines can reach.
     token: Option<String>,
 }
 

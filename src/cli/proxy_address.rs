@@ -1,4 +1,4 @@
-//! The options that name the configuration file and the running proxy, and how the admin address is found from them.
+//! The options that name the configuration file and the running proxy, and the admin address that follows from them.
 //!
 //! Without `--admin`, the proxy is found by its configuration file: the name of its control socket is a hash of the file's
 //! path. The file may be invalid at that moment, so only the few keys needed are read from it, leniently.
@@ -53,7 +53,7 @@ impl std::fmt::Display for AdminAddress {
 }
 
 impl ProxyAddress {
-    /// The configuration file: of `--config`, else the first of the default paths that exists.
+    /// The configuration file: from `--config`, else the first of the default paths that exists.
     ///
     /// # Errors
     /// No file is named and no default path exists.
@@ -69,8 +69,8 @@ impl ProxyAddress {
         })
     }
 
-    /// Whether an edit of a service, or of any if none is named, goes through the admin API: `--admin` is given, and no file on this
-    /// machine, or a fleet shares it, so that the file hasn't got it.
+    /// Whether an edit of a service, or of any if none is named, goes through the admin API: `--admin` is given and the file isn't
+    /// on this machine, or a fleet shares the service, so that the file doesn't have it.
     pub(super) fn edits_through_api(&self, service: Option<&str>) -> bool {
         let is_shared = |file: &Path| match service {
             Some(service) => shared::has_service(file, service),
@@ -156,7 +156,7 @@ fn address(text: &str) -> Result<AdminAddress, CommandError> {
     Ok(AdminAddress::Tcp(format!("{host}:{port}")))
 }
 
-/// The keys of a configuration file that say where its proxy answers.
+/// The keys of a configuration file that determine the addresses of its proxy.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Hints {
     state_dir: Option<PathBuf>,
@@ -204,7 +204,7 @@ pub(super) fn unknown_service<'a>(
     }
 }
 
-/// The known name nearest to what was typed, if it is near enough to suggest.
+/// The known name nearest to the typed one, if it is near enough to suggest.
 pub(super) fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
     let near = near.filter(|(distance, name)| *distance <= name.len().div_ceil(3));

@@ -41,7 +41,7 @@ pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
     text
 }
 
-/// How many requests of both sides have failed; `None` before the first.
+/// The number of failed requests of both sides; `None` before the first request.
 pub(super) fn counted(rollout: &RolloutStatus) -> Option<String> {
     let counted = &rollout.counted;
     let (canary, stable) = match rollout.flag {
@@ -59,7 +59,7 @@ pub(super) fn counted(rollout: &RolloutStatus) -> Option<String> {
     })
 }
 
-/// By how much the canary fails more often, with the interval.
+/// The ratio by which the canary fails more often, with its interval.
 pub(super) fn ratio(rollout: &RolloutStatus) -> Option<String> {
     let ratio = rollout.ratio?;
     let others = match rollout.flag {

@@ -189,7 +189,7 @@ fn shown(status: &ProxyStatus) -> String {
     text
 }
 
-/// Renders the files of the configuration. Empty if all that is shown is in the main file.
+/// Renders the files of the configuration. Empty if all shown services are in the main file.
 fn included_files(config: &Config) -> String {
     if config.files.iter().all(|file| file.path == config.path) {
         return String::new();
@@ -290,7 +290,7 @@ fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &Ve
     let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
     let follows_rollout = service.split.desired.values().any(|d| d == "rollout");
     let share = match service.split.desired.get(&version.name) {
-        // Stable's share follows from the others.
+        // Stable's share follows from those of the other versions.
         Some(desired) if *desired != version.share && !follows_rollout => {
             format!("{} (file: {desired})", version.share)
         }

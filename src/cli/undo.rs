@@ -104,7 +104,7 @@ async fn restore_remotely(
     ))
 }
 
-/// Says which services wait for the gate.
+/// Prints which services wait for the gate.
 async fn print_held(proxy: &Proxy) {
     // The undo is done; a status that can't be read doesn't change that.
     let Ok(status) = proxy.status().await else {
@@ -115,7 +115,7 @@ async fn print_held(proxy: &Proxy) {
     }
 }
 
-/// Asks on the terminal.
+/// Asks for confirmation on the terminal.
 fn confirmed(generation: u64) -> Result<bool, CommandError> {
     let input = std::io::stdin();
     if !input.is_terminal() {

@@ -18,10 +18,10 @@ use crate::cli::error::CommandError;
 /// The program, as it is looked up in `PATH`.
 const PROGRAM: &str = "etcd";
 
-/// Time limit for it to start.
+/// Time limit for etcd to start.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Interval between two checks while it starts.
+/// Interval between two checks while etcd starts.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running etcd of one member. Dropping it kills the process and removes its data.
@@ -37,7 +37,7 @@ impl DemoEtcd {
     /// Starts etcd on free ports of 127.0.0.1.
     ///
     /// # Errors
-    /// It isn't installed, or can't be started.
+    /// etcd isn't installed, or can't be started.
     pub(super) fn start() -> Result<Self, CommandError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|dir| dir.join(PROGRAM).is_file()) {
@@ -87,10 +87,10 @@ impl DemoEtcd {
         command.spawn()
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until etcd accepts connections.
     ///
     /// # Errors
-    /// It has exited, or doesn't listen in time; the error quotes its log.
+    /// etcd has exited, or doesn't listen in time; the error quotes its log.
     pub(super) async fn ready(&mut self) -> Result<(), CommandError> {
         let begun = Instant::now();
         let log = self.directory.join("etcd.log");
@@ -108,7 +108,7 @@ impl DemoEtcd {
         Ok(())
     }
 
-    /// Where the proxies find it.
+    /// The URL at which the proxies connect to etcd.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.clients.address)
     }
@@ -131,7 +131,7 @@ pub(super) fn become_etcd(arguments: &[OsString]) -> CommandError {
     CommandError::new(format!("can't run etcd: {error}"))
 }
 
-/// What to do without it.
+/// The error of a demo without etcd, with advice.
 fn missing() -> CommandError {
     CommandError::new("--fleet needs etcd, which is not in PATH")
         .with("on Debian and Ubuntu: apt-get install etcd-server")

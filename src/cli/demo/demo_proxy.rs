@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two checks of the child while waiting for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How many names are tried for the directory. Those of other demos are taken: of a killed one with the same process ID, or of one
+/// Number of names that are tried for the directory. Other demos may have taken some: a killed one with the same process ID, or one
 /// in another PID namespace.
 const NAMES: usize = 16;
 

@@ -1,4 +1,4 @@
-//! How texts fit the terminal: lines are cut or broken to its width, except commands and paths to be copied. Those get shell
+//! Fits texts to the terminal: lines are cut or broken to its width, except commands and paths to be copied. Those get shell
 //! continuations, or are left to the terminal to wrap, so that they still work when they are pasted.
 
 use std::fmt::Write as _;
@@ -87,7 +87,7 @@ pub(super) fn fold(line: &str, width: usize, indent: usize) -> String {
     folded
 }
 
-/// Joins the words of a shell command whose first one stands at the column `indent`. Where a line would exceed `width`, the
+/// Joins the words of a shell command whose first one is at the column `indent`. Where a line would exceed `width`, the
 /// command continues on the next one after a backslash, indented by two more columns.
 pub(super) fn command(words: &[String], indent: usize, width: Option<usize>) -> String {
     let mut command = String::new();
@@ -158,7 +158,7 @@ pub(super) fn bar(share: f64, length: usize) -> String {
 /// Prints a text at once.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // A closed pipe is ignored: nobody reads the display any more.
+    // A closed pipe is ignored: the display has no reader any more.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 

@@ -1,4 +1,4 @@
-//! The proxies of a demo with a fleet: their names, and how far apart they follow a rollout.
+//! The proxies of a demo with a fleet: their names, and the time between their changes in a rollout.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::demo_proxy::DemoProxy;
 use super::scene::SERVICE;
 
-/// Interval between two looks at a member.
+/// Interval between two checks of a member.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The name of a member: `a` for the first.
@@ -29,7 +29,7 @@ pub(super) fn listed(words: &[String]) -> String {
     }
 }
 
-/// What a member's rollout was like from a moment on.
+/// The state of a member's rollout, and the time since which it is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     at: Instant,

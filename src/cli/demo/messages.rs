@@ -1,4 +1,4 @@
-//! The lines that the demo tells: sentences, commands, lines of the configuration file.
+//! The lines that the demo prints: sentences, commands, lines of the configuration file.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -3,7 +3,7 @@
 //! The proxy is a child process running `cutover run -c FILE`, exactly as a user would start it. The origins, the clients
 //! and the display run in this process, on one thread.
 //!
-//! * [`scene`] says what a demo consists of; [`origin`] serves the versions; [`demo_proxy`] owns the configuration file and
+//! * [`scene`] is the set-up of a demo; [`origin`] serves the versions; [`demo_proxy`] owns the configuration file and
 //!   the child process; [`port`] reserves the proxy's port.
 //! * [`demo_etcd`] runs the etcd of `--fleet`, and [`members`] watches how its proxies move together.
 //! * [`traffic`] sends the requests of [`users`]; [`tally`] counts the responses; [`view`] shows them, below
@@ -82,7 +82,7 @@ fn script_time(text: &str) -> Result<Duration, String> {
     match super::time(text) {
         Ok(time) if within(&time) => Ok(time),
         Ok(_) => Err(RANGE.to_owned()),
-        // What a number without a unit probably means may be out of range itself.
+        // The value that a number without a unit probably means may be out of range itself.
         Err(error) => match super::time(&format!("{text}s")) {
             Ok(time) if !within(&time) => Err(format!(
                 "no unit, and {text}s is out of range: {RANGE}, such as `10s`"
@@ -111,7 +111,7 @@ impl DemoArgs {
         block_on(self.demo())?
     }
 
-    /// What is played. Without a story, a fleet has a bad canary.
+    /// The story to play, if there is one. Without a story, a fleet has a bad canary.
     fn story(&self) -> Result<Option<Story>, CommandError> {
         match (self.story, self.fleet) {
             (None, Some(_)) => Ok(Some(Story::BadCanary)),
@@ -247,11 +247,11 @@ impl DemoArgs {
 /// How a demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DemoEnd {
-    /// By its time limit, by the user, or with its script.
+    /// The demo ended by its time limit, by the user, or with its script.
     Stopped,
-    /// With its story, which has told its figures.
+    /// The demo ended with its story, which has reported its figures.
     Story {
-        /// Whether it ended as it should.
+        /// Whether the story ended as it should.
         is_right: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! How the user calls this program, so that printed commands work when they are pasted into a shell.
+//! The word by which the user calls this program, so that printed commands work when they are pasted into a shell.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -20,16 +20,16 @@ use crate::cli::error::CommandError;
 /// The path of health checks.
 const CHECK: &str = "/ready";
 
-/// How an origin behaves.
+/// The behaviour of an origin.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OriginPlan {
-    /// The version that it serves.
+    /// The version that the origin serves.
     pub version: &'static str,
-    /// Time until it answers.
+    /// Time until the origin answers.
     pub latency: Duration,
-    /// Share of requests that it answers with a 500, in percent.
+    /// Share of requests that the origin answers with a 500, in percent.
     pub failing: u32,
-    /// Whether its health check passes from the start.
+    /// Whether the health check passes from the start.
     pub is_ready: bool,
 }
 
@@ -48,19 +48,19 @@ impl OriginPlan {
 /// A running origin.
 #[derive(Debug)]
 pub(super) struct DemoOrigin {
-    /// Where it listens.
+    /// The address on which the origin listens.
     pub address: SocketAddr,
-    /// The version that it serves.
+    /// The version that the origin serves.
     pub version: &'static str,
-    /// Whether its health check passes.
+    /// Whether the health check passes.
     pub is_ready: Cell<bool>,
-    /// Requests that it got, without health checks.
+    /// Number of requests, without health checks.
     pub requests: Cell<u64>,
-    /// Requests among them that it failed.
+    /// Number of requests among them that failed.
     pub failed: Cell<u64>,
-    /// When it got the first one.
+    /// Time of the first request.
     pub first: Cell<Option<Instant>>,
-    /// When its health check passed first.
+    /// Time at which the health check passed first.
     pub passed: Cell<Option<Instant>>,
 }
 
@@ -119,7 +119,7 @@ async fn serve(stream: tokio::net::TcpStream, plan: OriginPlan, origin: Rc<DemoO
             Ok::<_, Infallible>(answer)
         }
     });
-    // Connection errors show up at the proxy, which is what the demo watches.
+    // Connection errors show up at the proxy, which the demo watches.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -9,7 +9,7 @@ use crate::cli::error::CommandError;
 
 /// The port that is tried first.
 const FIRST: u16 = 8080;
-/// How many ports chosen by the kernel are tried after it.
+/// Number of ports chosen by the kernel that are tried after it.
 const TRIES: usize = 16;
 
 /// A free address that no other demo uses while this value lives.

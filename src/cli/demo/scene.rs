@@ -1,4 +1,4 @@
-//! What a demo shows: the versions behind the proxy, its configuration, and who sends the requests.
+//! The set-up of a demo: the versions behind the proxy, its configuration, and the users that send requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) const SERVICE: &str = "shop";
 pub(super) struct Scene {
     /// The command in its short form.
     pub title: String,
-    /// What is about to happen, in sentences. Empty where the user is to edit the file.
+    /// Sentences about the events to come. Empty where the user is to edit the file.
     pub about: &'static [&'static str],
     /// The versions, in the order of the configuration file.
     pub versions: [&'static str; 2],
@@ -61,7 +61,7 @@ impl Scene {
                 .to_owned(),
             marked: "split",
             clients: 8,
-            // One for each client, so that none waits for another.
+            // There is one for each client, so that none waits for another.
             users: UserPlan {
                 count: 8,
                 visit: None,

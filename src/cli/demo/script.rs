@@ -15,7 +15,7 @@ use crate::cli::error::CommandError;
 use crate::config::edit;
 use crate::config::spec::Share;
 
-/// The share of green in each step, and what is printed about it.
+/// The share of green in each step, and the line that is printed about it.
 const STEPS: [(u32, &str); 5] = [
     (0, "blue gets all traffic"),
     (5_000, "green gets its first 5%"),

@@ -1,4 +1,4 @@
-//! What a story is played on: the running proxy, its origins, the users, and the lines that the story tells.
+//! The stage of a story: the running proxy, its origins, the users, and the lines that the story prints.
 //!
 //! A story changes things only by commands of this program, which it prints and runs as an operator would.
 
@@ -29,7 +29,7 @@ const VARIABLES: [&str; 4] = [
     "CUTOVER_TOKEN_FILE",
 ];
 
-/// Interval between two looks at the status, when a time is measured.
+/// Interval between two checks of the status, when a time is measured.
 const CLOSE_LOOK: Duration = Duration::from_millis(2);
 
 /// Longest time that a request takes from the proxy's decision about it to its origin.
@@ -38,7 +38,7 @@ const IN_FLIGHT: Duration = Duration::from_millis(300);
 /// Longest wait for an edit to be in effect.
 const ADOPTION: Duration = Duration::from_secs(15);
 
-/// What a story is played on.
+/// The stage on which a story is played.
 pub(super) struct StoryStage<'a> {
     pub proxy: &'a DemoProxy,
     /// The other members of the fleet, if there is one.
@@ -49,14 +49,14 @@ pub(super) struct StoryStage<'a> {
     pub messages: Messages,
 }
 
-/// How a story ended.
+/// The end of a story.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StoryEnd {
-    /// What happened, in figures: names and values.
+    /// Figures of the story: names and values.
     pub facts: Vec<(&'static str, String)>,
-    /// What should not have happened. Empty if the story ended as it should.
+    /// Events that should not have happened. Empty if the story ended as it should.
     pub wrong: Vec<String>,
-    /// Commands to try on the running demo, with what they do.
+    /// Commands to try on the running demo, with their effects.
     pub next: Vec<(&'static str, &'static str)>,
 }
 
@@ -66,7 +66,7 @@ impl StoryEnd {
         self.facts.push((name, value.into()));
     }
 
-    /// Notes what is wrong if `is_right` is false.
+    /// Adds `wrong` to the end if `is_right` is false.
     pub(super) fn check(&mut self, is_right: bool, wrong: &str) {
         if !is_right {
             self.wrong.push(wrong.to_owned());
@@ -85,7 +85,7 @@ impl StoryStage<'_> {
         std::iter::once(self.proxy).chain(self.others)
     }
 
-    /// Tells a line.
+    /// Prints a line.
     pub(super) fn say(&self, line: &str) {
         self.messages.push(line);
     }
@@ -96,7 +96,7 @@ impl StoryStage<'_> {
         self.origins.iter().filter(of)
     }
 
-    /// Requests that the origins of a version got, and those that they failed.
+    /// Requests that the origins of a version got, and how many of them failed.
     pub(super) fn requests_of(&self, version: &str) -> (u64, u64) {
         let counts = self
             .origins_of(version)
@@ -124,7 +124,7 @@ impl StoryStage<'_> {
         Ok(stable)
     }
 
-    /// The rollout of the service, if there is one: as the member sees it that drives it, because that one judges.
+    /// The rollout of the service, if there is one, as seen by the member that drives it, because that one judges.
     ///
     /// # Errors
     /// A proxy doesn't answer.
@@ -143,7 +143,7 @@ impl StoryStage<'_> {
         Ok(first)
     }
 
-    /// Prints a command, runs it on the demo's file, and prints what it says.
+    /// Prints a command, runs it on the demo's file, and prints its output.
     ///
     /// # Errors
     /// The command can't be run or fails.
@@ -151,7 +151,7 @@ impl StoryStage<'_> {
         self.run_on(self.proxy, words).await
     }
 
-    /// The same for the file of one proxy.
+    /// Runs a command as [`Self::run`] does, on the file of one proxy.
     ///
     /// # Errors
     /// The command can't be run or fails.
@@ -204,7 +204,7 @@ impl StoryStage<'_> {
         Ok(live.duration_since(saved).unwrap_or_default())
     }
 
-    /// Waits until every worker runs what is published, and requests that were decided before have arrived.
+    /// Waits until every worker runs the published generation, and requests that were decided before have arrived.
     ///
     /// # Errors
     /// The proxy doesn't answer, or it takes too long.
@@ -264,7 +264,7 @@ async fn output(proxy: &DemoProxy, words: &[&str]) -> Result<Output, CommandErro
     }
     let (done, output) = oneshot::channel();
     let run = move || {
-        // Nobody waits any more if the demo was interrupted.
+        // The receiver is gone if the demo was interrupted.
         let _ = done.send(command.output());
     };
     let thread = std::thread::Builder::new().name("command".into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long single responses are kept.
+/// Time for which single responses are kept.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// The outcome of one request.
@@ -84,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// Notes the time that an edit took to be live.
+    /// Records the time that an edit took to be live.
     pub(super) fn adopted(&mut self, after: Duration) {
         self.adoptions.push(after);
     }

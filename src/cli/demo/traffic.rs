@@ -29,7 +29,7 @@ type Sender = SendRequest<Empty<Bytes>>;
 /// A complete response with status 200.
 struct Answer {
     version: String,
-    /// The session cookie that it sets, `name=value`.
+    /// The session cookie in the response, `name=value`.
     session: Option<String>,
 }
 
@@ -59,7 +59,7 @@ async fn client(
     let mut connection = None;
     loop {
         ticks.tick().await;
-        // Without one, all users are waiting for an answer.
+        // Without a turn, all users are waiting for an answer.
         let Some(turn) = users.borrow_mut().turn() else {
             continue;
         };

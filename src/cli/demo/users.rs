@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 
-/// Number of users, and how long they stay.
+/// The number of users, and the length of their visits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UserPlan {
     /// Users at a time.
     pub count: usize,
-    /// Least requests of a visit, after which the user leaves and a new one comes. `None`: users stay.
+    /// Least number of requests of a visit, after which the user leaves and a new one comes. `None`: users stay.
     pub visit: Option<u32>,
-    /// Whether each has a cookie with its name.
+    /// Whether each user has a cookie with a name.
     pub has_name: bool,
 }
 
@@ -77,7 +77,7 @@ impl Users {
             id,
             session: None,
             version: None,
-            // Of different lengths, so that not all visits end at the same moment.
+            // Visits have different lengths, so that not all of them end at the same moment.
             left: self
                 .plan
                 .visit

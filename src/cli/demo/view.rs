@@ -1,5 +1,5 @@
 //! The display of the demo: a block of lines that is redrawn in place, or a plain line per second if stdout is not a terminal.
-//! What the demo tells stands above the block.
+//! The messages of the demo stand above the block.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ use crate::cli::error::CommandError;
 use crate::cli::rollout;
 use crate::cli::rollout_view::evidence_share;
 
-/// The time over which figures are computed: short, so that an edit shows at once.
+/// Time over which figures are computed: short, so that an edit shows at once.
 const NOW: Duration = Duration::from_secs(1);
 
 /// SGR codes of the versions and of bad news: blue, green, red.
@@ -43,7 +43,7 @@ pub(super) struct DemoView {
     has_colour: bool,
     url: String,
     file: String,
-    /// Lines of the block that is on the screen now.
+    /// Number of lines of the block that is on the screen now.
     drawn: Cell<usize>,
 }
 
@@ -71,7 +71,7 @@ impl DemoView {
         self.messages.clone()
     }
 
-    /// Prints what the user can do, or what is going to happen.
+    /// Prints the actions that the user can take, or the events to come.
     pub(super) fn open(&self, proxy: &DemoProxy, others: &[DemoProxy]) {
         let [first, second] = self.scene.versions;
         let title = &self.scene.title;
@@ -176,7 +176,7 @@ impl DemoView {
         for (version, name) in self.scene.versions.iter().enumerate() {
             let f = tally.figures(version, NOW);
             let _ = write!(text, "  {name} {:>5.1}% {:>3.0}/s", f.share * 100.0, f.rate);
-            // A story has more to tell, and shorter lines.
+            // A story has more messages, and shorter lines.
             if f.rate > 0.0 && self.scene.about.is_empty() {
                 let _ = write!(text, " p50 {} p99 {}", shown(f.p50), shown(f.p99));
             }
@@ -233,7 +233,7 @@ impl DemoView {
     }
 }
 
-/// Where a proxy listens.
+/// The URL of a proxy's listener.
 fn url(proxy: &DemoProxy) -> String {
     format!("http://{}/", proxy.address)
 }

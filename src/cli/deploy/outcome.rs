@@ -1,12 +1,12 @@
-//! What has become of a deployment, judged by the status of the running proxy.
+//! The outcome of a deployment, judged by the status of the running proxy.
 
 use crate::admin::rollout::RolloutStatus;
 use crate::admin::status::ProxyStatus;
 
-/// What has become of a deployment.
+/// The outcome of a deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum DeployOutcome {
-    /// Not decided yet; says what it waits for.
+    /// Not decided yet. Contains what the deployment waits for.
     Waiting(String),
     /// Not decided, and the proxy shows no rollout yet.
     Unknown,
@@ -16,7 +16,7 @@ pub(super) enum DeployOutcome {
     RolledBack(String),
     /// The rollout waits for an operator.
     AwaitingApproval(String),
-    /// A later edit or another program replaced it.
+    /// A later edit or another program replaced the deployment.
     Replaced(String),
 }
 

@@ -1,4 +1,4 @@
-//! What has become of an edit, judged by the status of the running proxy.
+//! The progress of an edit, judged by the status of the running proxy.
 //!
 //! An edit is recognised in two ways: by the hash of the edited text, among the texts that the proxy has adopted or refused;
 //! and by the shares that the running configuration gives the service, because another writer may have saved a text that
@@ -12,34 +12,34 @@ use crate::config::spec::Share;
 /// An edit that is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Edit {
-    /// The service that it concerns; `None` for a whole text.
+    /// The service that the edit concerns; `None` for a whole text.
     service: Option<String>,
     goals: Vec<Goal>,
     mark: EditMark,
 }
 
-/// How an edit is recognised.
+/// The mark by which an edit is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum EditMark {
-    /// By its text.
+    /// The text.
     Text {
         /// Hash of the edited text.
         hash: String,
         /// The generation that was published before the edit was saved.
         before: u64,
     },
-    /// By the generation that the proxy adopted it with.
+    /// The generation with which the proxy adopted it.
     Generation(u64),
 }
 
-/// What the edited file says about a version or flag that the command named.
+/// The role or share of a version or flag that the command named, according to the edited file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Goal {
-    /// It is stable.
+    /// The version is stable.
     Stable(String),
-    /// It has this share.
+    /// The version has this share.
     Share(String, Share),
-    /// This flag is on for this share of the users, or follows the rollout.
+    /// The flag is on for this share of the users, or follows the rollout.
     Flag(String, FlagChange),
 }
 
@@ -81,7 +81,7 @@ impl Goal {
     }
 }
 
-/// What has become of an edit.
+/// The progress of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum ShiftProgress {
     /// In effect on every worker, which run this generation.
@@ -90,11 +90,11 @@ pub(in crate::cli) enum ShiftProgress {
     Held(Vec<String>),
     /// The proxy refused the text with the edit, for this reason.
     Refused(String),
-    /// Every worker had adopted it with this generation; the text that runs now no longer contains it.
+    /// Every worker had adopted the edit with this generation; the text that runs now no longer contains it.
     Past(u64),
     /// The proxy runs the current file, which no longer contains the edit.
     Overwritten,
-    /// Not known to the proxy yet.
+    /// The proxy doesn't know the edit yet.
     Pending,
 }
 
@@ -181,7 +181,7 @@ impl Edit {
                 EditMark::Generation(generation) => status.generation >= *generation,
                 EditMark::Text { hash, .. } => config.hash == *hash,
             };
-        // A later text by another writer may still contain the edit. It counts only if it is what the file says now: a
+        // A later text by another writer may still contain the edit. It counts only if it is the current text of the file: a
         // different running text may be one from before the edit.
         let file_runs = everywhere && file == Some(config.hash.as_str());
         if !runs && ran.is_none() && !file_runs {

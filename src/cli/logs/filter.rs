@@ -1,6 +1,6 @@
-//! Which lines of the access log the proxy is asked for.
+//! Selection of the lines of the access log that the proxy is asked for.
 
-/// Which lines the proxy is asked for.
+/// The lines that the proxy is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli) struct LogFilter {
     pub service: Option<String>,
@@ -24,7 +24,7 @@ impl LogFilter {
         format!("/api/v1/logs?{}", parameters.join("&"))
     }
 
-    /// In words.
+    /// Describes the filter in words.
     pub(in crate::cli) fn describe(&self) -> String {
         let mut words = Vec::new();
         if self.failed {

@@ -44,7 +44,7 @@ impl Printer {
         std::thread::Builder::new().spawn(move || {
             // Ends when the queue has been dropped or the reader has gone.
             let _ = print(queued, out, &unreported, report);
-            // Only now: the queue has been dropped by then.
+            // Dropped only now: the queue has been dropped by then.
             drop(runs);
         })?;
         Ok(Self {
@@ -78,7 +78,7 @@ impl Printer {
     pub(super) fn finish(self) -> bool {
         let Self { lines, ended, .. } = self;
         drop(lines);
-        // Nothing is ever sent.
+        // Nothing is ever sent on this channel.
         ended.recv_timeout(LAST) != Err(RecvTimeoutError::Timeout)
     }
 }

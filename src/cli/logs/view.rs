@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-/// What the proxy sent.
+/// A line that the proxy sent.
 pub(in crate::cli) enum LoggedLine {
     /// A request.
     Request(Value),
@@ -14,7 +14,7 @@ pub(in crate::cli) enum LoggedLine {
 }
 
 impl LoggedLine {
-    /// Parses a line. One that isn't understood counts as a request, and is shown with what it has.
+    /// Parses a line. A line that isn't understood counts as a request, and is shown with the fields that it has.
     pub(in crate::cli) fn parse(line: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(line).unwrap_or_default();
         if value["handed_over"] == Value::Bool(true) {
@@ -27,7 +27,7 @@ impl LoggedLine {
     }
 }
 
-/// Shows a request: time, status, method, URL, duration, version and endpoint, and what is unusual about it.
+/// Shows a request: time, status, method, URL, duration, version and endpoint, and unusual facts.
 pub(in crate::cli) fn shown(request: &Value) -> String {
     let text = |key: &str| printable(request[key].as_str().unwrap_or_default());
     let time = text("time");

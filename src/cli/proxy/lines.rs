@@ -1,4 +1,4 @@
-//! Reads a response that goes on until the proxy ends it, line by line.
+//! Reads a response that continues until the proxy ends it, line by line.
 
 use std::error::Error;
 use std::pin::pin;
@@ -57,7 +57,7 @@ impl Proxy {
     }
 }
 
-/// The proxy refused the request.
+/// The error of a request that the proxy refused.
 #[derive(Debug)]
 struct RefusedLines(CommandError);
 

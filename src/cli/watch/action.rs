@@ -1,4 +1,4 @@
-//! What an operator can do from the view: the question that is asked first, and the request that is then sent.
+//! The actions of an operator in the view: the question that is asked first, and the request that is then sent.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(super) enum WatchAction {
         service: String,
         version: String,
         to: String,
-        /// Its share so far.
+        /// Share of the version so far.
         from: String,
     },
     /// A command on the rollout of a service.
@@ -44,7 +44,7 @@ pub(super) struct ActionRequest {
 }
 
 impl WatchAction {
-    /// The question before it is done: its first line, and lines with more.
+    /// The question before the action: its first line, and further lines.
     pub(super) fn question(&self) -> (String, Vec<String>) {
         match self {
             Self::Shift {
@@ -148,7 +148,7 @@ impl WatchAction {
 /// The path of an undo and of its plan.
 pub(super) const UNDO_PATH: &str = "/api/v1/undo";
 
-/// What was done, in a few words.
+/// Formats the completed action in a few words.
 impl fmt::Display for WatchAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

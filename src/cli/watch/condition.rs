@@ -1,4 +1,4 @@
-//! How a service is doing, in a few words, and how urgent that is.
+//! The condition of a service in a few words, and its urgency.
 
 use super::figures::{BAD_ERRORS, NOTED_ERRORS};
 use super::series::figures;
@@ -9,14 +9,14 @@ use crate::admin::status::{ServiceStatus, VersionStatus};
 pub(super) enum Urgency {
     /// Clients get errors, or a version was taken back.
     Bad,
-    /// Something waits for an operator or is not as configured.
+    /// A condition that waits for an operator or is not as configured.
     Warning,
     /// A rollout is under way.
     Moving,
     Calm,
 }
 
-/// What is most urgent about a service.
+/// The most urgent condition of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceCondition {
     pub urgency: Urgency,
@@ -24,7 +24,7 @@ pub(super) struct ServiceCondition {
 }
 
 impl ServiceCondition {
-    /// The most urgent of everything that can be said about a service.
+    /// The most urgent of all conditions of a service.
     pub(super) fn of(service: &ServiceStatus) -> Self {
         let mut found = vec![errors(service), rollout(service)];
         found.extend(service.versions.iter().map(|v| endpoints(v, service)));

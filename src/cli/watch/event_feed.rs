@@ -1,4 +1,4 @@
-//! The status of the proxy as its events tell it. No clock, no I/O.
+//! The status of the proxy, kept up to date by its events. No clock, no I/O.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::status::{ProxyStatus, ServiceStatus};
 
-/// What is known, from the lines of the stream.
+/// The status so far, from the lines of the stream.
 #[derive(Debug)]
 pub(super) struct EventFeed {
     status: ProxyStatus,
-    /// When the uptime was told.
+    /// Time at which the uptime was reported.
     told_at: Instant,
-    /// The last event that was applied, to go on after it.
+    /// ID of the last event that was applied, to continue after it.
     seen: Option<String>,
     /// The beginning of the event that is being read.
     id: String,
@@ -38,7 +38,7 @@ impl EventFeed {
         }
     }
 
-    /// The path of the stream that goes on after what was seen.
+    /// The path of a stream that continues after the last event.
     pub(super) fn path(&self) -> String {
         match &self.seen {
             Some(id) => format!("/api/v1/events?since={id}"),
@@ -53,7 +53,7 @@ impl EventFeed {
         status
     }
 
-    /// Takes a line. Returns whether the status has changed by it. The proxy writes the data of an event as its last line.
+    /// Takes a line. Returns whether the line has changed the status. The proxy writes the data of an event as its last line.
     pub(super) fn line(&mut self, line: &[u8], now: Instant) -> bool {
         let line = String::from_utf8_lossy(line);
         match line.split_once(": ") {
@@ -102,11 +102,11 @@ impl EventFeed {
     }
 }
 
-/// Interval at which the status is shown again although nothing has changed: its clocks go on.
+/// Interval at which the status is shown again although nothing has changed, because its clocks advance.
 pub(super) const CLOCK: Duration = Duration::from_secs(1);
 
 fn parsed<T: DeserializeOwned>(data: &str) -> Option<T> {
-    // From bytes, as the other readers of a status: from text, all of its types would be compiled a second time.
+    // Parsed from bytes, like other statuses: from text, all of its types would be compiled a second time.
     serde_json::from_slice(data.as_bytes()).ok()
 }
 

@@ -2,7 +2,7 @@
 
 use super::screen::{CellStyle, Tone};
 
-/// Requests per second.
+/// Formats requests per second.
 pub(super) fn rate(rate: f32) -> String {
     match rate {
         r if r >= 10_000.0 => format!("{:.1}k/s", r / 1000.0),
@@ -11,7 +11,7 @@ pub(super) fn rate(rate: f32) -> String {
     }
 }
 
-/// A share of failed requests.
+/// Formats a share of failed requests.
 pub(super) fn errors(ratio: Option<f32>) -> String {
     match ratio {
         None => "-".to_owned(),
@@ -20,7 +20,7 @@ pub(super) fn errors(ratio: Option<f32>) -> String {
     }
 }
 
-/// A duration.
+/// Formats a duration.
 pub(super) fn milliseconds(ms: Option<f32>) -> String {
     match ms {
         None => "-".to_owned(),

@@ -46,7 +46,7 @@ pub(super) fn draw(
     screen
 }
 
-/// The proxy, and what is wrong with it or with the connection to it.
+/// The proxy, and errors of its configuration or of the connection to it.
 fn head(model: &WatchModel, width: usize, now: SystemTime) -> Vec<StyledLine> {
     let status = &model.status;
     let tone = match &*status.phase {
@@ -100,7 +100,7 @@ fn head(model: &WatchModel, width: usize, now: SystemTime) -> Vec<StyledLine> {
     lines
 }
 
-/// The search, what happened last, or the keys.
+/// The search, the last remark, or the keys.
 fn foot(model: &WatchModel) -> StyledLine {
     if model.is_searching {
         let line = StyledLine::new().plain(&format!("/{}", model.search));

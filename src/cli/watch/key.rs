@@ -21,7 +21,7 @@ pub(super) enum TerminalKey {
     Ctrl(char),
 }
 
-/// Longest escape sequence that is understood, in bytes. What is longer is no key.
+/// Longest escape sequence that is understood, in bytes. A longer one is no key.
 const LONGEST: usize = 16;
 
 /// Collects bytes until they are keys.
@@ -47,7 +47,7 @@ impl KeyParser {
         !self.pending.is_empty()
     }
 
-    /// The keys of what is left after nothing has followed.
+    /// The keys in the remaining bytes, after nothing has followed.
     pub(super) fn flush(&mut self) -> Vec<TerminalKey> {
         match std::mem::take(&mut self.pending).first() {
             Some(0x1b) => vec![TerminalKey::Escape],
@@ -56,7 +56,7 @@ impl KeyParser {
     }
 }
 
-/// The first key: the bytes that it took, and the key, if it is one that is known. `None` if more bytes may belong to it.
+/// The first key: the number of bytes that it took, and the key, if it is a known one. `None` if more bytes may belong to it.
 fn parse(bytes: &[u8]) -> Option<(usize, Option<TerminalKey>)> {
     let first = *bytes.first()?;
     match first {
@@ -93,7 +93,7 @@ fn escape(bytes: &[u8]) -> Option<(usize, Option<TerminalKey>)> {
         b'[' => {}
         b'O' => return Some((3, letter(*bytes.get(2)?))),
         0x1b => return Some((1, Some(TerminalKey::Escape))),
-        // Alt and a key.
+        // These bytes are Alt and a key.
         _ => return Some((2, None)),
     }
     let Some(end) = bytes[2..].iter().position(|b| (0x40..=0x7e).contains(b)) else {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::cli::logs::filter::LogFilter;
 
-/// Lines that are kept.
+/// Largest number of lines that are kept.
 const KEPT: usize = 5_000;
 
 /// A line of the log, ready to be shown.
@@ -20,16 +20,16 @@ pub(super) struct LogRow {
 pub(super) struct LogModel {
     pub filter: LogFilter,
     pub rows: VecDeque<LogRow>,
-    /// How many rows at the end are below the screen; 0 follows the newest.
+    /// Number of rows at the end that are below the screen; 0 follows the newest.
     pub below: usize,
-    /// Lines that came faster than they could be taken.
+    /// Number of lines that came faster than they could be taken.
     pub dropped: u64,
-    /// Why no lines come, if so.
+    /// Why no lines come; `None` while they do.
     pub broken: Option<String>,
 }
 
 impl LogModel {
-    /// Adds a row. Rows that are being looked at stay where they are.
+    /// Adds a row. Rows that the operator reads stay where they are.
     pub(super) fn add(&mut self, row: LogRow) {
         self.broken = None;
         self.rows.push_back(row);

@@ -1,4 +1,4 @@
-//! The log: the newest lines at the bottom.
+//! Draws the log, with the newest lines at the bottom.
 
 use super::log_model::LogModel;
 use super::screen::{CellStyle, ScreenBuffer, Tone};
@@ -10,7 +10,7 @@ pub(super) fn draw(log: &LogModel, screen: &mut ScreenBuffer, (top, bottom): (us
     heading(log).draw(screen, top, whole);
     let room = bottom.saturating_sub(top + 1);
     let end = log.rows.len().saturating_sub(log.below);
-    // Scrolled to the oldest, the screen stays full.
+    // When scrolled to the oldest line, the screen stays full.
     let end = end.max(room.min(log.rows.len()));
     let first = end.saturating_sub(room);
     for (row, line) in log.rows.range(first..end).enumerate() {

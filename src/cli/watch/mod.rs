@@ -1,7 +1,7 @@
-//! `cutover status -w` on a terminal: the services, their rollouts and the log on the whole screen, and what an operator does
-//! about them.
+//! `cutover status -w` on a terminal: the services, their rollouts and the log on the whole screen, and the actions of an
+//! operator on them.
 //!
-//! [`model`] is the state and [`mod@update`] what events do to it; [`frame`] draws it. Neither has a clock or does I/O.
+//! [`model`] is the state and [`mod@update`] applies events to it; [`frame`] draws it. Neither has a clock or does I/O.
 //! [`requests`] talks to the proxy, [`terminal`] to the terminal, and [`run`] joins them.
 
 mod action;

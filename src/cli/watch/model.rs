@@ -1,4 +1,4 @@
-//! The state of the view. It changes by events only, and has no clock of its own.
+//! The state of the view. Only events change it; it has no clock of its own.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +12,13 @@ use crate::admin::status::{EndpointStatus, ProxyStatus, ServiceStatus, VersionSt
 use crate::admin::writes::UndoPlan;
 use crate::cli::logs::filter::LogFilter;
 
-/// What happens.
+/// An event that changes the view.
 #[derive(Debug)]
 pub(super) enum WatchEvent {
     Key(TerminalKey),
     /// A status document has come.
     Status(Box<ProxyStatus>),
-    /// What the proxy remembers of the service with this name.
+    /// The last minutes of the service with this name, as the proxy has recorded them.
     Past(String, Box<ServiceSeries>),
     /// The proxy doesn't answer, and why.
     Lost(String),
@@ -32,15 +32,15 @@ pub(super) enum WatchEvent {
     Done(String),
     /// An action was refused, and why.
     Refused(String),
-    /// What a shift would change, line by line.
+    /// The changes that a shift would make, line by line.
     ShiftPlanned(WatchAction, Vec<String>),
-    /// What an undo would change.
+    /// The changes that an undo would make.
     UndoPlanned(UndoPlan),
     /// A second has passed.
     Tick,
 }
 
-/// What is to be done by the loop.
+/// A task for the loop.
 #[derive(Debug, PartialEq)]
 pub(super) enum WatchEffect {
     Quit,
@@ -54,7 +54,7 @@ pub(super) enum WatchEffect {
     Follow(Option<LogFilter>),
 }
 
-/// What fills the screen.
+/// The view that fills the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WatchView {
     Services,
@@ -62,7 +62,7 @@ pub(super) enum WatchView {
     Log,
 }
 
-/// What lies above it.
+/// The box above the view.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum WatchOverlay {
     Help,
@@ -70,7 +70,7 @@ pub(super) enum WatchOverlay {
     ConfigError,
     Confirm {
         action: WatchAction,
-        /// What it would change, as the proxy says.
+        /// The changes that it would make, as the proxy reports them.
         plan: Vec<String>,
     },
     /// Asks for the share of a version.
@@ -83,7 +83,7 @@ pub(super) enum WatchOverlay {
     },
 }
 
-/// What happened last.
+/// A remark about the last event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remark {
     pub text: String,
@@ -95,7 +95,7 @@ pub(super) struct Remark {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServiceTarget<'s> {
     pub version: &'s VersionStatus,
-    /// `None` for the version as a whole.
+    /// The endpoint; `None` for the version as a whole.
     pub endpoint: Option<&'s EndpointStatus>,
 }
 
@@ -107,24 +107,24 @@ pub(super) struct WatchModel {
     pub conditions: Vec<ServiceCondition>,
     pub series: TrafficSeries,
     pub view: WatchView,
-    /// Where Escape leads from the log.
+    /// The view to which Escape returns from the log.
     pub before_log: WatchView,
     pub overlay: Option<WatchOverlay>,
-    /// What the services' names have to contain.
+    /// Text that the services' names have to contain.
     pub search: String,
     /// Whether keys go to the search.
     pub is_searching: bool,
     /// Name of the selected service.
     pub selected: String,
-    /// The selected row among the [`targets`] of the service view.
+    /// Index of the selected row among the [`targets`] of the service view.
     pub target: usize,
     pub log: LogModel,
-    /// Since when the proxy has not answered, and why.
+    /// Time since which the proxy has not answered, and why.
     pub lost: Option<(SystemTime, String)>,
     pub remark: Option<Remark>,
 }
 
-/// How long a remark is shown.
+/// Time for which a remark is shown.
 const REMARK_TIME: Duration = Duration::from_secs(10);
 
 impl WatchModel {
@@ -178,12 +178,12 @@ impl WatchModel {
         self.target = self.target.min(targets.saturating_sub(1));
     }
 
-    /// Takes what the proxy remembers of a service.
+    /// Adds the last minutes of a service, as the proxy has recorded them.
     pub(super) fn add_past(&mut self, service: &str, past: &ServiceSeries, now: SystemTime) {
         self.series.add_past(second(now), service, past);
     }
 
-    /// Notes what happened.
+    /// Shows a remark.
     pub(super) fn say(&mut self, text: String, is_error: bool, now: SystemTime) {
         self.remark = Some(Remark {
             text,
@@ -192,7 +192,7 @@ impl WatchModel {
         });
     }
 
-    /// Forgets what happened long ago.
+    /// Removes a remark that is too old.
     pub(super) fn tick(&mut self, now: SystemTime) {
         let is_old = |r: &Remark| now.duration_since(r.at).is_ok_and(|age| age > REMARK_TIME);
         if self.remark.as_ref().is_some_and(is_old) {
@@ -221,12 +221,12 @@ impl WatchModel {
             wanted.is_empty() || name.to_lowercase().contains(&wanted)
         };
         let mut found: Vec<usize> = (0..self.status.services.len()).filter(is_found).collect();
-        // The order of the file is kept among equals. What moves or is calm isn't sorted apart, so that the list stays quiet.
+        // Equals keep the order of the file. Rollouts and calm services aren't sorted apart, so that the list changes little.
         found.sort_by_key(|at| self.conditions[*at].urgency.min(Urgency::Moving));
         found
     }
 
-    /// How many services are in trouble.
+    /// The number of services that are in trouble.
     pub(super) fn troubled(&self) -> usize {
         let is_troubled = |c: &&ServiceCondition| c.urgency <= Urgency::Warning;
         self.conditions.iter().filter(is_troubled).count()

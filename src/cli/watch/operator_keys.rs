@@ -1,4 +1,4 @@
-//! The keys of the service view that change something. Each leads to a question first.
+//! The keys of the service view that change something. Each opens a question first.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ pub(super) const ROLLOUT_KEYS: [(char, OperatorCommand); 6] = [
     ('t', OperatorCommand::Retry),
 ];
 
-/// Opens the question of a key, or says why there is nothing to ask.
+/// Opens the question of a key, or shows why there is nothing to ask.
 pub(super) fn action_key(model: &mut WatchModel, letter: char, now: SystemTime) {
     let Some(service) = model.viewed() else {
         return;

@@ -8,7 +8,7 @@ use super::styled_line::StyledLine;
 /// Widest text in a box.
 const WIDEST: usize = 74;
 
-/// The keys, as help shows them: 19 lines fit in a terminal of 24.
+/// The lines of the help: 19 of them fit in a terminal of 24.
 const HELP: [&str; 19] = [
     "j k ↓ ↑     next, previous         g G Home End   first, last",
     "Space, PgDn PgUp                   a page",
@@ -81,7 +81,7 @@ pub(super) fn draw(model: &WatchModel, overlay: &WatchOverlay, screen: &mut Scre
         WatchOverlay::Share { .. } => "Enter next    Esc cancel",
         WatchOverlay::Help | WatchOverlay::ConfigError => "any key closes",
     };
-    // The keys are always seen, however long the text is.
+    // The keys are always visible, however long the text is.
     let most = screen.height().saturating_sub(3);
     if lines.len() > most {
         lines.truncate(most.saturating_sub(1));

@@ -66,7 +66,7 @@ pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
             } else {
                 lines.push(std::mem::replace(&mut line, word.to_owned()));
             }
-            // A word longer than a line, such as a path.
+            // A word longer than a line, such as a path, is broken.
             while width(&line) > room {
                 let (head, rest) = split_at_width(&line, room);
                 lines.push(head);

@@ -1,4 +1,4 @@
-//! Tasks that talk to the proxy and report by events.
+//! Tasks that send requests to the proxy and report the results as events.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -32,7 +32,7 @@ const LOG_INTERVAL: Duration = Duration::from_millis(500);
 /// Time limit for an action. `promote` may wait for a hook, and edits wait until they are adopted.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lines of the log that were read and not yet taken.
+/// Largest number of lines of the log that were read and not handled yet.
 const QUEUED_LINES: usize = 1024;
 
 /// Follows the events of the proxy, also of one that takes over or is started later. Ends when the receiver has gone.
@@ -96,7 +96,7 @@ async fn follow_once(
     }
 }
 
-/// Asks what the proxy remembers of a service. `None` if it doesn't answer, which the events show as well.
+/// Asks for the last minutes of a service. `None` if the proxy doesn't answer, which the events show as well.
 pub(super) async fn past(address: ProxyAddress, service: String) -> Option<WatchEvent> {
     let (proxy, _) = Proxy::find(&address).await.ok()?;
     let path = format!("/api/v1/services/{service}/series");
@@ -127,7 +127,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Passes on lines until the response ends. What comes faster than it is taken is dropped and counted.
+/// Passes on lines until the response ends. Lines that come faster than they are taken are dropped and counted.
 async fn lines(
     proxy: &Proxy,
     path: &str,
@@ -186,7 +186,7 @@ pub(super) async fn act(address: ProxyAddress, action: WatchAction) -> WatchEven
     }
 }
 
-/// Asks what a shift would change.
+/// Asks for the changes that a shift would make.
 pub(super) async fn plan_shift(address: ProxyAddress, shift: WatchAction) -> WatchEvent {
     let ActionRequest { path, body } = shift.request(&person());
     let asked = async {
@@ -203,7 +203,7 @@ pub(super) async fn plan_shift(address: ProxyAddress, shift: WatchAction) -> Wat
     }
 }
 
-/// Asks what an undo would change.
+/// Asks for the changes that an undo would make.
 pub(super) async fn plan_undo(address: ProxyAddress) -> WatchEvent {
     let request = UndoRequest {
         generation: None,

@@ -1,4 +1,4 @@
-//! A rollout: its steps and their clock, the evidence against the threshold, and when a verdict may fall.
+//! Draws a rollout: its steps and their clock, the evidence against the threshold, and the time of a verdict.
 
 use std::time::{Duration, SystemTime};
 
@@ -89,11 +89,11 @@ fn heading(rollout: &RolloutStatus, now: SystemTime) -> StyledLine {
     }
 }
 
-/// `● ● ◐ ○ ○  step 3 of 5 at 25%`: passed, current and coming.
+/// Draws the steps: `● ● ◐ ○ ○  step 3 of 5 at 25%`, passed, current and coming.
 fn steps(rollout: &RolloutStatus) -> StyledLine {
     let is_done = rollout.state == "done";
     let mut line = labelled("steps");
-    // A plan of very many steps is told by its numbers alone.
+    // For a plan of very many steps only their numbers are shown.
     for step in (1..=rollout.steps).take_while(|_| rollout.steps <= 20) {
         line = match step.cmp(&rollout.step) {
             _ if is_done => line.toned("● ", Tone::Good),
@@ -109,7 +109,7 @@ fn steps(rollout: &RolloutStatus) -> StyledLine {
     line.plain(&format!(" {place}, at {}", rollout.share))
 }
 
-/// The clock of the step.
+/// Draws the clock of the step.
 fn hold(rollout: &RolloutStatus, width: usize) -> Option<StyledLine> {
     if !matches!(
         &*rollout.state,
@@ -139,7 +139,7 @@ fn bar_columns(width: usize) -> usize {
     (width / 4).clamp(12, 40)
 }
 
-/// The evidence as powers of ten: all of it over time and now, then rule by rule. Bars are full where the verdict falls.
+/// Draws the evidence as powers of ten: the total over time and now, then each rule. Bars are full where the verdict falls.
 fn evidence(
     service: &str,
     rollout: &RolloutStatus,

@@ -1,10 +1,10 @@
-//! What is on the screen: cells with a character and a style, and the bytes that turn one screen into another.
+//! The content of the screen: cells with a character and a style, and the bytes that turn one screen into another.
 
 use std::fmt::Write as _;
 
 use super::printable::{columns, printable};
 
-/// The role of a text, from which its colour follows. What a colour says is also said by a word or a sign.
+/// The role of a text, from which its colour follows. A word or a sign always says the same as the colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Tone {
     #[default]
@@ -15,7 +15,7 @@ pub(super) enum Tone {
     Accent,
 }
 
-/// How a cell looks.
+/// The style of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CellStyle {
     pub tone: Tone,
@@ -51,7 +51,7 @@ impl CellStyle {
         self
     }
 
-    /// The escape sequence that selects it. Without colours, only weight and reversal differ.
+    /// The escape sequence that selects the style. Without colours, only weight and reversal differ.
     fn sequence(self, colours: bool) -> String {
         let mut codes = String::from("\x1b[0");
         for (is_set, code) in [(self.bold, ";1"), (self.dim, ";2"), (self.reverse, ";7")] {
@@ -72,18 +72,18 @@ impl CellStyle {
     }
 }
 
-/// What a terminal can show.
+/// The abilities of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TerminalAbilities {
     pub colours: bool,
-    /// Whether it shows other characters than ASCII.
+    /// Whether the terminal shows other characters than ASCII.
     pub unicode: bool,
 }
 
 /// A cell. A wide character is followed by a cell that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ScreenCell {
-    /// `None`: covered by the wide character to its left.
+    /// The character; `None` if the wide character to the left covers the cell.
     glyph: Option<char>,
     style: CellStyle,
 }
@@ -118,8 +118,8 @@ impl ScreenBuffer {
         self.height
     }
 
-    /// Writes text from a column on, and returns the column behind it. What lies outside of the grid is left out, and what is not
-    /// printable is escaped.
+    /// Writes text from a column on, and returns the column after it. Text outside of the grid is left out, and characters that are
+    /// not printable are escaped.
     pub(super) fn put(&mut self, x: usize, y: usize, text: &str, style: CellStyle) -> usize {
         let mut at = x;
         for c in printable(text).chars() {

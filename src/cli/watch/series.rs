@@ -1,18 +1,18 @@
-//! What was measured in the last minutes, second by second, as the status documents said it, and before the first of them as the
-//! proxy remembers it.
+//! The figures of the last minutes, second by second, from the status documents, and before the first document from the proxy's
+//! own record.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::admin::series::{RedSeries, ServiceSeries};
 use crate::admin::status::{ProxyStatus, RedStatus, SHORT_WINDOW, ServiceStatus};
 
-/// Seconds that are kept.
+/// Number of seconds that are kept.
 const KEPT: usize = 300;
 
-/// Seconds between two documents that are no gap.
+/// Largest number of seconds between two documents that are no gap.
 const LATE: u64 = 2;
 
-/// What is charted.
+/// The figure that is charted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
     Rate,
@@ -86,7 +86,7 @@ impl Points {
 }
 
 impl Points {
-    /// Fills the gaps with what was measured every `step` seconds until `second`; the newest is at the end.
+    /// Fills the gaps with the values recorded every `step` seconds until `second`; the newest is at the end.
     fn fill(&mut self, second: u64, step: u64, past: &[SeriesPoint]) {
         if self.points.is_empty() {
             self.newest = second;
@@ -104,7 +104,7 @@ impl Points {
                 .and_then(|index| known.get(index as usize));
             let own = own.copied().filter(|point| point.rate.is_some());
             let point = own.or_else(|| measured(at)).unwrap_or_default();
-            // What was before the first value is no gap.
+            // The time before the first value is no gap.
             if point != SeriesPoint::default() || !self.points.is_empty() {
                 self.points.push_back(point);
             }
@@ -132,13 +132,13 @@ impl TrafficSeries {
                 self.versions.entry(key).or_default().add(second, point);
             }
         }
-        // What left the configuration is forgotten.
+        // Services and versions that left the configuration are dropped.
         let is_fresh = |points: &Points| points.newest + KEPT as u64 > second;
         self.services.retain(|_, points| is_fresh(points));
         self.versions.retain(|_, points| is_fresh(points));
     }
 
-    /// Adds what the proxy remembers of a service at this second.
+    /// Adds the proxy's record of a service, taken at this second.
     pub(super) fn add_past(&mut self, second: u64, service: &str, past: &ServiceSeries) {
         for (version, series) in &past.versions {
             let key = (service.to_owned(), version.clone());
@@ -182,7 +182,7 @@ fn past_points(series: &RedSeries, evidence: Option<&[Option<f32>]>) -> Vec<Seri
     (0..series.rate.len()).map(point).collect()
 }
 
-/// What the clients of a service got, and the evidence of its rollout.
+/// The figures of a service's clients, and the evidence of its rollout.
 fn total(service: &ServiceStatus) -> SeriesPoint {
     SeriesPoint {
         evidence: service.rollout.as_ref().map(|r| r.total_evidence as f32),
@@ -190,7 +190,7 @@ fn total(service: &ServiceStatus) -> SeriesPoint {
     }
 }
 
-/// Rate, share of errors and p99 in milliseconds of what the clients of a service got, in the last document.
+/// Rate, share of errors and p99 in milliseconds of a service's clients, from the last document.
 pub(super) fn figures(service: &ServiceStatus) -> (f32, Option<f32>, Option<f32>) {
     let total = total(service);
     (total.rate.unwrap_or_default(), total.errors, total.p99)

@@ -1,4 +1,4 @@
-//! One service: versions side by side, charts, the rollout, and why endpoints are out.
+//! Draws one service: versions side by side, charts, the rollout, and the reasons why endpoints are out.
 
 use std::time::SystemTime;
 
@@ -16,10 +16,10 @@ use crate::cli::{flag_view, mirror_view};
 /// Columns of a version's name.
 const NAME: usize = 14;
 
-/// Versions that have charts, at most.
+/// Largest number of versions that have charts.
 const CHARTED: usize = 4;
 
-/// Stands for what the clients of the service got.
+/// The row for the clients of the service.
 const CLIENTS: &str = "clients";
 
 /// Draws the page into the rows from `top` up to `bottom`, scrolled so that the selected row is seen.
@@ -45,7 +45,7 @@ pub(super) fn draw(
         true => 0,
         false => first_shown(selected, lines.len(), room),
     };
-    // At the last row, what stands below it is shown as well.
+    // At the last row, the lines below it are shown as well.
     let is_last = model.target + 1 >= targets(service).len();
     let first = match is_last && selected > 0 {
         true => lines
@@ -103,7 +103,7 @@ fn title(service: &ServiceStatus) -> StyledLine {
         .add(&service.stable, CellStyle::PLAIN.bold())
 }
 
-/// What is awaited, and what may be a mistake.
+/// The versions that wait for the gate, and settings that may be mistakes.
 fn notes(service: &ServiceStatus, width: usize) -> Vec<StyledLine> {
     let mut notes: Vec<(String, Tone)> = Vec::new();
     if let Some(answer) = &service.answer {
@@ -146,7 +146,7 @@ fn heading(width: usize) -> StyledLine {
     }
 }
 
-/// A line with rate, errors and durations, without what is before and after them.
+/// Adds rate, errors and durations to a line.
 fn figures(line: StyledLine, red: Option<&RedStatus>) -> StyledLine {
     let red = red.copied().unwrap_or_default();
     let ratio = (red.rate > 0.0).then_some(red.error_ratio as f32);
@@ -157,7 +157,7 @@ fn figures(line: StyledLine, red: Option<&RedStatus>) -> StyledLine {
         .number(&ms(red.p99_ms), 9, CellStyle::PLAIN)
 }
 
-/// What the clients of the service got, below its versions.
+/// The line of the service's clients, below its versions.
 fn clients_line(service: &ServiceStatus) -> StyledLine {
     let line = StyledLine::new()
         .cell(CLIENTS, NAME, CellStyle::PLAIN.dim())
@@ -191,7 +191,7 @@ fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) 
         line = line.plain("stable");
     }
     match service.split.desired.get(&version.name) {
-        // Stable's share follows from the others.
+        // Stable's share follows from those of the other versions.
         Some(desired) if *desired != version.share && !(is_stable && follows_rollout(service)) => {
             line.toned(&format!("file: {desired}"), Tone::Accent)
         }
@@ -217,13 +217,13 @@ fn mark_versions(model: &WatchModel, service: &ServiceStatus, lines: &mut [Style
     }
 }
 
-/// Rate, errors and p99 of the versions with traffic, and of what clients got, on one scale for all of them.
+/// Rate, errors and p99 of the versions with traffic, and of the clients, on one scale for all of them.
 fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<StyledLine> {
     let versions = { service.versions.iter() }
         .filter(|version| version.share != "0%" || version.name == service.stable)
         .take(CHARTED)
         .map(|version| Some(version.name.as_str()));
-    // `None` is what clients got.
+    // `None` stands for the clients.
     let shown: Vec<Option<&str>> = versions.chain([None]).collect();
     let room = width.saturating_sub(8 + NAME + 9).min(300);
     let mut lines = vec![StyledLine::new()];
@@ -237,7 +237,7 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
             .map(|version| model.series.values(&service.name, *version, measure, room));
         let values: Vec<Vec<Option<f32>>> = values.collect();
         let top = values.iter().map(|v| highest(v)).fold(0.0, f32::max);
-        // Not every error should look like an outage.
+        // A single error should not look like an outage.
         let top = if measure == Measure::Errors {
             top.max(0.02)
         } else {
@@ -267,7 +267,7 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
     lines
 }
 
-/// The endpoints by version, with why and since when they are out.
+/// The endpoints by version, with the reason why an endpoint is out, and the time since which it is.
 fn endpoints(model: &WatchModel, service: &ServiceStatus, now: SystemTime) -> Vec<StyledLine> {
     let mut lines = Vec::new();
     for (at, target) in targets(service).iter().enumerate() {

@@ -8,7 +8,7 @@ use super::screen::{CellStyle, ScreenBuffer, Tone};
 pub(super) struct StyledLine {
     parts: Vec<(String, CellStyle)>,
     width: usize,
-    /// Whether it stands out as the selected one.
+    /// Whether the line stands out as the selected one.
     pub is_selected: bool,
 }
 
@@ -49,12 +49,12 @@ impl StyledLine {
         self.plain(&" ".repeat(spaces)).add(&text, style).plain(" ")
     }
 
-    /// The columns that it takes.
+    /// Number of columns that the line takes.
     pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// Draws it into a row, from one column up to another.
+    /// Draws the line into a row, from one column up to another.
     pub(super) fn draw(&self, screen: &mut ScreenBuffer, y: usize, (from, to): (usize, usize)) {
         let mut at = from;
         let mark = |style: CellStyle| match self.is_selected {

@@ -1,4 +1,5 @@
-//! The terminal: raw mode and the alternate screen, which are left again however the command ends, and what is drawn there.
+//! The terminal: raw mode and the alternate screen, which are left again however the command ends, and the screen that is shown
+//! there.
 
 use std::io::{self, Write as _};
 use std::sync::{Mutex, Once, PoisonError};
@@ -16,22 +17,22 @@ use super::screen::{ScreenBuffer, TerminalAbilities};
 /// Alternate screen, hidden cursor, no automatic line wrap.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
 
-/// Their opposites, in the reverse order.
+/// The opposites of [`ENTER`], in reverse order.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Size of a terminal that doesn't tell, in columns and rows.
+/// Size of a terminal that doesn't report its size, in columns and rows.
 const USUAL_SIZE: (usize, usize) = (80, 24);
 
 /// Longest time between two bytes of one key's sequence.
 const SEQUENCE_GAP: Duration = Duration::from_millis(30);
 
-/// The settings of the terminal before, while it is in raw mode.
+/// The previous settings of the terminal, while it is in raw mode.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// The terminal in raw mode; dropped, it is as before.
+/// The terminal in raw mode. Dropping it restores the previous mode.
 pub(super) struct TerminalSession {
     can: TerminalAbilities,
-    /// What the terminal shows; `None` if that isn't known.
+    /// The screen that the terminal shows; `None` if it isn't known.
     shown: Option<ScreenBuffer>,
 }
 
@@ -39,7 +40,7 @@ impl TerminalSession {
     /// Takes the terminal of stdin and stdout.
     ///
     /// # Errors
-    /// It can't be switched to raw mode.
+    /// The terminal can't be switched to raw mode.
     pub(super) fn begin(can: TerminalAbilities) -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -54,7 +55,7 @@ impl TerminalSession {
         Ok(Self { can, shown: None })
     }
 
-    /// Columns and rows.
+    /// Returns the number of columns and rows.
     pub(super) fn size() -> (usize, usize) {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
@@ -79,7 +80,7 @@ impl TerminalSession {
         Ok(())
     }
 
-    /// Draws everything with the next screen, whatever the terminal shows: it has another size, or others have written to it.
+    /// Makes the next screen be drawn in full: the terminal has another size, or other programs have written to it.
     pub(super) fn forget(&mut self) {
         self.shown = None;
     }
@@ -90,7 +91,7 @@ impl TerminalSession {
     /// The terminal has gone.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         leave();
-        // SIGSTOP, because the handler of SIGTSTP has replaced the default action.
+        // Sends SIGSTOP, because the handler of SIGTSTP has replaced the default action.
         kill_process(getpid(), Signal::STOP)?;
         self.forget();
         enter()
@@ -118,13 +119,13 @@ fn enter() -> io::Result<()> {
 fn leave() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(before) = before else { return };
-    // A terminal that has gone needs nothing.
+    // A terminal that is gone needs nothing.
     let mut out = io::stdout().lock();
     let _ = out.write_all(LEAVE).and_then(|()| out.flush());
     let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &before);
 }
 
-/// Reads keys on a thread of its own until the terminal or the receiver has gone. `None` says that the terminal has gone.
+/// Reads keys on a thread of its own until the terminal or the receiver is gone. `None` tells that the terminal is gone.
 ///
 /// # Errors
 /// The thread can't be started.
@@ -133,7 +134,7 @@ pub(super) fn read_keys(keys: mpsc::Sender<Option<TerminalKey>>) -> io::Result<(
         let mut parser = KeyParser::default();
         let mut bytes = [0; 256];
         loop {
-            // Without the lock of `Stdin` and its buffer, whose bytes `poll` wouldn't see.
+            // Read without the lock of `Stdin` and its buffer, whose bytes `poll` wouldn't see.
             let found = match parser.is_waiting() && !follows() {
                 true => parser.flush(),
                 false => match rustix::io::read(io::stdin(), &mut bytes) {
@@ -166,6 +167,6 @@ fn follows() -> bool {
         tv_sec: 0,
         tv_nsec: SEQUENCE_GAP.subsec_nanos().into(),
     };
-    // An error is found again by the next read.
+    // The next read finds an error again.
     !matches!(poll(&mut watched, Some(&limit)), Ok(0))
 }

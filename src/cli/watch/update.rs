@@ -1,4 +1,4 @@
-//! What events do to the state.
+//! Applies events to the state.
 
 use std::ops::ControlFlow;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ const PAGE: isize = 15;
 /// Longest search and share that can be typed, in characters.
 const LONGEST_INPUT: usize = 60;
 
-/// Applies an event and returns what is to be done.
+/// Applies an event and returns the tasks that follow.
 pub(super) fn update(
     model: &mut WatchModel,
     event: WatchEvent,
@@ -41,7 +41,7 @@ pub(super) fn update(
     None
 }
 
-/// Asks whether an action is meant. An answer that comes late doesn't cover what the operator does by now.
+/// Asks whether an action is meant. An answer that comes late doesn't cover the current input of the operator.
 fn ask(model: &mut WatchModel, action: WatchAction, plan: Vec<String>) {
     if model.overlay.is_none() {
         model.remark = None;
@@ -94,7 +94,7 @@ fn on_overlay_key(
             WatchOverlay::Confirm { .. },
             TerminalKey::Char('n' | 'N' | 'q') | TerminalKey::Escape,
         ) => {}
-        // A key that was meant for something else neither confirms nor declines.
+        // A key that was meant for another view neither confirms nor declines.
         (confirm @ WatchOverlay::Confirm { .. }, _) => model.overlay = Some(confirm),
         (WatchOverlay::Share { .. }, TerminalKey::Escape) => {}
         (share @ WatchOverlay::Share { .. }, key) => match share_key(share, key) {
@@ -104,13 +104,13 @@ fn on_overlay_key(
             }
             ControlFlow::Continue(overlay) => model.overlay = Some(overlay),
         },
-        // Any key closes what is only read.
+        // Any key closes a box that is only read.
         (WatchOverlay::Help | WatchOverlay::ConfigError, _) => {}
     }
     None
 }
 
-/// Edits a share; returns the shift once it is complete, else what is shown next.
+/// Edits a share; returns the shift once it is complete, else the next box.
 fn share_key(overlay: WatchOverlay, key: TerminalKey) -> ControlFlow<WatchAction, WatchOverlay> {
     let WatchOverlay::Share {
         service,
@@ -181,7 +181,7 @@ fn search_key(model: &mut WatchModel, key: TerminalKey) {
     select(model, 0);
 }
 
-/// Moves the selection in the list. One that the search has hidden goes to the first service.
+/// Moves the selection in the list. If the search has hidden it, the first service is selected.
 fn select(model: &mut WatchModel, by: isize) {
     let listed = model.listed();
     let is_selected = |at: &usize| model.status.services[*at].name == model.selected;
@@ -196,7 +196,7 @@ fn select(model: &mut WatchModel, by: isize) {
     }
 }
 
-/// How far a key moves a selection; `isize::MAX` to the end.
+/// The distance by which a key moves a selection; `isize::MAX` to the end.
 fn distance(key: TerminalKey) -> Option<isize> {
     Some(match key {
         TerminalKey::Up | TerminalKey::Char('k') => -1,

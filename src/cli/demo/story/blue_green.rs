@@ -1,4 +1,4 @@
-//! The story of a cut-over: green gets all new users once it is ready, and an undo takes that back.
+//! The story of a cut-over: green gets all new users once it is ready, and an undo reverses that.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::cli::error::CommandError;
 
 /// Time before the cut-over.
 const BEFORE: Duration = Duration::from_secs(2);
-/// For how long green isn't ready after the cut-over was asked for.
+/// Time after the cut-over was asked for in which green isn't ready.
 const STARTING: Duration = Duration::from_millis(1500);
 /// Time to watch the users after the cut-over, and after the undo.
 const WATCH: Duration = Duration::from_secs(4);
@@ -67,7 +67,7 @@ pub(super) async fn play(stage: &StoryStage<'_>) -> Result<StoryEnd, CommandErro
     ending(stage, (cut_over, undo), (finishing, finishing_green)).await
 }
 
-/// Tells that new users get another version. Returns the number of sessions that stay on the one before.
+/// Reports that new users get another version. Returns the number of sessions that stay on the previous one.
 fn tell_move(
     stage: &StoryStage<'_>,
     (from, to): (&str, &str),
@@ -98,7 +98,7 @@ async fn cut_over(stage: &StoryStage<'_>) -> Result<Duration, CommandError> {
         for origin in stage.origins_of("green") {
             origin.is_ready.set(true);
         }
-        // Not before: without an edit in the file there is nothing to wait for.
+        // Only now: without an edit in the file there is nothing to wait for.
         stage.in_effect_after(generation).await
     };
     let command = ["shift", SERVICE, "green"];
@@ -114,7 +114,7 @@ async fn cut_over(stage: &StoryStage<'_>) -> Result<Duration, CommandError> {
     Ok(live.duration_since(passed).unwrap_or_default())
 }
 
-/// Tells how many sessions have ended on the version that new users no longer get.
+/// Reports how many sessions have ended on the version that new users no longer get.
 fn tell_sessions(stage: &StoryStage<'_>, version: &str) {
     let left = stage.users.borrow().on(version);
     stage.say(&format!("  {left} sessions are left on {version}"));

@@ -16,9 +16,9 @@ use crate::cli::error::CommandError;
 
 /// Time before the deployment.
 const BEFORE: Duration = Duration::from_secs(2);
-/// Time after a rollback or a promotion, in which its effect is watched.
+/// Time for which the effect of a rollback or a promotion is watched.
 const AFTER: Duration = Duration::from_secs(2);
-/// Interval between two looks at the rollout.
+/// Interval between two checks of the rollout.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time between the first and the last member of a fleet that follow a change of a rollout.
 const MOST_APART: Duration = Duration::from_secs(1);
@@ -26,12 +26,12 @@ const MOST_APART: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(45);
 /// The label of the release.
 const LABEL: &str = "2.0.0";
-/// How many percent of its requests the bad release fails.
+/// Share of requests that the bad release fails, in percent.
 const FAILING: u32 = 20;
 
 /// The steps of the good story.
 const GOOD: &str = r#"["10% for 3s", "50% for 3s", "100% for 3s"]"#;
-/// Those of the bad one. They are longer than the guard needs.
+/// The steps of the bad story. They are longer than the guard needs.
 const BAD: &str = r#"["5% for 15s", "50% for 15s", "100% for 15s"]"#;
 
 /// The service in the file.
@@ -91,15 +91,15 @@ pub(super) fn good_scene() -> Scene {
     }
 }
 
-/// How a rollout went.
+/// The course of a rollout.
 struct RolloutWalk {
-    /// The shares that it had, in order.
+    /// Shares that it had, in order.
     shares: Vec<String>,
-    /// Its last status.
+    /// Last status of the rollout.
     last: RolloutStatus,
-    /// When it ended.
+    /// Time at which the rollout ended.
     ended: Instant,
-    /// How the members of a fleet followed it.
+    /// The rollout on the members of a fleet, if there is one.
     members: Option<MembersWatch>,
 }
 
@@ -138,7 +138,7 @@ async fn follow(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutW
             driver = fleet.driver;
             tell_driver(stage, driver.as_deref().unwrap_or_default());
         }
-        // A step is told when its share is in force, which is a moment after it has begun.
+        // A step is reported when its share is in force, which is a moment after it has begun.
         if shares.last() != Some(&rollout.share) && !matches!(&*rollout.share, "" | "0%") {
             shares.push(rollout.share.clone());
             tell_step(stage, &rollout);
@@ -171,7 +171,7 @@ async fn follow(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutW
     }
 }
 
-/// Tells which member drives the rollout.
+/// Reports which member drives the rollout.
 fn tell_driver(stage: &StoryStage<'_>, driver: &str) {
     let names: Vec<String> = (0..stage.members()).map(name).collect();
     let members = listed(&names);
@@ -180,7 +180,7 @@ fn tell_driver(stage: &StoryStage<'_>, driver: &str) {
     ));
 }
 
-/// Tells the step before, if there was one, and the one that begins.
+/// Reports the step before, if there was one, and the one that begins.
 fn tell_step(stage: &StoryStage<'_>, rollout: &RolloutStatus) {
     let (step, steps, share) = (rollout.step, rollout.steps, &rollout.share);
     if step > 1 {
@@ -195,7 +195,7 @@ fn tell_step(stage: &StoryStage<'_>, rollout: &RolloutStatus) {
     ));
 }
 
-/// What the guard has counted.
+/// The failures that the guard has counted, in words.
 fn failures(rollout: &RolloutStatus) -> String {
     let counted = &rollout.counted;
     format!(
@@ -213,13 +213,13 @@ fn evidence(rollout: &RolloutStatus) -> String {
     format!("  {evidence}: {}", failures(rollout))
 }
 
-/// Adds how close together the members of a fleet were in a state with these shares.
+/// Adds the longest time between the members of a fleet in a state with these shares.
 fn add_together(end: &mut StoryEnd, walk: &RolloutWalk, (state, shares): (&str, &[String])) {
     let Some(members) = &walk.members else { return };
     let spreads: Option<Vec<Duration>> = { shares.iter() }
         .map(|share| members.spread(state, share))
         .collect();
-    // Without a share, there is nothing to compare.
+    // Without a share there is nothing to compare.
     let Some(most) = spreads.and_then(|spreads| spreads.into_iter().max()) else {
         end.check(false, "not all members followed the rollout");
         return;
@@ -288,7 +288,7 @@ pub(super) async fn play_bad(stage: &StoryStage<'_>) -> Result<StoryEnd, Command
     Ok(end)
 }
 
-/// Adds why the rollout was rolled back, and that it is latched.
+/// Adds the reason of the rollback, and that the plan is latched.
 fn add_verdict(end: &mut StoryEnd, rollout: &RolloutStatus) {
     end.fact("reason", rollout.reason.clone().unwrap_or_default());
     let (evidence, threshold) = (rollout.total_evidence, rollout.threshold);

@@ -28,7 +28,7 @@ impl Story {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it has a rollout.
+    /// Whether the story has a rollout.
     pub(super) fn is_canary(self) -> bool {
         self != Self::BlueGreen
     }
@@ -58,7 +58,7 @@ impl Story {
         }
     }
 
-    /// Tells how the story ended, and what to try next. `stays`: the demo keeps running.
+    /// Prints the end of the story, and commands to try next. `stays`: the demo keeps running.
     pub(super) fn tell_end(self, end: &StoryEnd, stage: &StoryStage<'_>, stays: bool) {
         let messages = &stage.messages;
         messages.push("");
