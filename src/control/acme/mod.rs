@@ -1,7 +1,7 @@
 //! Certificates that the proxy obtains itself, by ACME (RFC 8555).
 //!
-//! A thread of its own talks to the authority and writes the files: neither requests nor the control thread wait for it. What it
-//! does next is decided by [`plan`]; [`order`] places one order, [`renewal_info`] asks when to renew, and [`store`] keeps the account and
+//! A thread of its own talks to the authority and writes the files: neither requests nor the control thread wait for it. [`plan`]
+//! decides its next step; [`order`] places one order, [`renewal_info`] asks when to renew, and [`store`] keeps the account and
 //! the certificates. The control thread takes new certificates up like other certificate files that have changed.
 //!
 //! In a fleet with `seal_key_file`, one member orders for all of them: [`seal`], [`sharing`] and [`shared`].
@@ -42,14 +42,14 @@ use seal::Seal;
 use sharing::Sharing;
 use store::{AcmeStore, StoreLock};
 
-/// How often another process's lock is tried.
+/// Interval at which another process's lock is tried.
 const LOCK_EVERY: Duration = Duration::from_secs(2);
-/// How often a store that can't be used is tried.
+/// Interval at which a store that can't be used is tried again.
 const STORE_EVERY: Duration = Duration::from_secs(60);
 /// Longest sleep: the clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// Why the certificate of a name is missing or was not renewed, and since when.
+/// For each name, the reason why its certificate is missing or was not renewed, and the time since which that is so.
 pub(super) type OrderErrors = BTreeMap<String, (String, SystemTime)>;
 
 /// The control thread's end: passes the configuration on, and receives news.
@@ -65,7 +65,7 @@ pub(super) struct Acme {
 }
 
 impl Acme {
-    /// Without a thread yet.
+    /// Creates the state without a thread.
     pub(super) fn new(answers: Arc<AcmeAnswers>) -> Self {
         let (sender, news) = mpsc::unbounded_channel();
         Self {
@@ -111,11 +111,11 @@ impl Acme {
 
     /// Waits until a certificate was stored, or an order has failed. Cancellation safe.
     pub(super) async fn news(&mut self) {
-        // Never `None`: this holds a sender itself.
+        // Never `None`, because this value holds a sender itself.
         self.news.recv().await;
     }
 
-    /// Why certificates are missing or were not renewed.
+    /// The reasons why certificates are missing or were not renewed.
     pub(super) fn errors(&self) -> OrderErrors {
         // The lock is not poisoned: nothing panics while it is held.
         self.errors.lock().expect("errors lock").clone()
@@ -163,11 +163,11 @@ impl Acme {
 #[derive(Clone, PartialEq)]
 struct Wanted {
     acme: AcmeSpec,
-    /// The fleet that shares them, if one does.
+    /// The fleet that shares the certificates, if one does.
     fleet: Option<FleetSpec>,
 }
 
-/// What the thread shares with others.
+/// The state that the thread shares with others.
 struct Shared {
     answers: Arc<AcmeAnswers>,
     errors: Arc<Mutex<OrderErrors>>,
@@ -182,10 +182,10 @@ struct Certificates<'a> {
     store: AcmeStore,
     plan: RenewalPlan,
     account: Option<(Account, AcmeHttp)>,
-    /// The fleet that shares them.
+    /// The fleet that shares the certificates, if one does.
     fleet: Option<FleetSpec>,
     sharing: Option<Sharing>,
-    /// Whether etcd has something that this member's key doesn't open.
+    /// Whether etcd has a value that this member's key doesn't open.
     is_apart: bool,
 }
 
@@ -215,7 +215,7 @@ impl<'a> Certificates<'a> {
             let is_all_shared = self.share().await;
             match self.plan.next(now()) {
                 AcmeAction::Wait(time) => self.wait(time, is_all_shared).await,
-                // Another member does it.
+                // Another member places the orders.
                 _ if !self.may_order() => self.wait(LONGEST_WAIT, is_all_shared).await,
                 AcmeAction::Order(name) => self.order(&name).await,
                 AcmeAction::AskWindow(name) => self.ask_window(&name).await,
@@ -273,7 +273,7 @@ impl<'a> Certificates<'a> {
                 count_order(OrderOutcome::Issued);
                 self.plan
                     .on(name, AcmeEvent::Issued(validity), now(), fastrand::f64());
-                // As in `Acme::errors`.
+                // The lock is not poisoned; see `Acme::errors`.
                 self.shared.errors.lock().expect("errors lock").remove(name);
                 tracing::info!(
                     name,
@@ -379,7 +379,7 @@ impl<'a> Certificates<'a> {
         Ok((account, http))
     }
 
-    /// Asks the authority when to renew the certificate of a name. That it can't say is no failure.
+    /// Asks the authority when to renew the certificate of a name. It is no failure if the authority can't tell.
     async fn ask_window(&mut self, name: &str) {
         let suggested = async {
             let stored = self.store.certificate(name)?;
@@ -399,7 +399,7 @@ impl<'a> Certificates<'a> {
     }
 
     fn note_error(&self, name: &str, why: &str) {
-        // As in `Acme::errors`.
+        // The lock is not poisoned; see `Acme::errors`.
         let mut errors = self.shared.errors.lock().expect("errors lock");
         let since = match errors.get(name) {
             Some((_, since)) => *since,
@@ -408,14 +408,14 @@ impl<'a> Certificates<'a> {
         errors.insert(name.to_owned(), (why.to_owned(), since));
     }
 
-    /// Makes the control thread look at the files and the errors.
+    /// Makes the control thread check the files and the errors.
     fn tell(&self) {
-        // It ends only together with the process.
+        // The receiver is dropped only together with the process.
         let _ = self.shared.news.send(());
     }
 }
 
-/// The files of a configuration that can't be used, each with its key and what is wrong.
+/// The files of a configuration that can't be used, each with its key and the problem.
 pub(super) fn unusable(spec: &AcmeSpec) -> Vec<(&'static str, String)> {
     let ca = AcmeHttp::new(spec.ca.as_deref()).err();
     let key = external_key(spec).err();

@@ -14,7 +14,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::config::acme::AcmeChallenge;
 use crate::edge::acme::AcmeAnswers;
 
-/// How long the authority may take for a validation, and for issuing.
+/// Time for the authority to complete a validation, and to issue a certificate.
 const POLLING: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.6)
@@ -26,10 +26,10 @@ pub(super) struct Issued {
     pub key: String,
 }
 
-/// Why an order has failed.
+/// The reason why an order has failed.
 #[derive(Debug)]
 pub(super) enum OrderError {
-    /// The authority, or the connection to it.
+    /// The authority or the connection to it has failed.
     Acme(instant_acme::Error),
     /// The authority doesn't offer the challenge that the configuration asks for.
     NotOffered(AcmeChallenge),
@@ -150,7 +150,7 @@ fn challenge_certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, Orde
     Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 
-/// What the authority says about the challenge that failed.
+/// The authority's explanation of the challenge that failed.
 async fn failure(order: &mut Order) -> String {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {

@@ -1,4 +1,4 @@
-//! Decides what is done about certificates and when: which order is placed next, and which certificate is renewed at which time.
+//! Decides the actions for certificates: which order is placed next, and which certificate is renewed at which time.
 //!
 //! Pure: events, the time and random numbers go in, actions come out. At most one order is under way, because [`RenewalPlan::next`]
 //! is asked again only when the last action has ended.
@@ -17,9 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const ACCOUNT_PAUSE: Duration = Duration::from_secs(3600);
 /// A certificate isn't ordered again before this time.
 const SHORTEST_USE: Duration = Duration::from_secs(3600);
-/// How often the authority is asked when a certificate should be renewed, unless it names another time (RFC 9773 section 4.3.2).
+/// Interval at which the authority is asked for renewal windows, unless it names another time (RFC 9773 section 4.3.2).
 const ASK_EVERY: Duration = Duration::from_secs(6 * 3600);
-/// Limits of the time that it names.
+/// Limits of the time that the authority names.
 const ASK_LIMITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
 
 /// Validity of a certificate, or a window in which to renew it.
@@ -29,20 +29,20 @@ pub(super) struct Period {
     pub end: UnixSeconds,
 }
 
-/// What has happened.
+/// An event that concerns the certificate of a name.
 #[derive(Clone, Debug)]
 pub(super) enum AcmeEvent {
     /// The store has a certificate.
     Stored(Period),
-    /// The authority has issued one.
+    /// The authority has issued a certificate.
     Issued(Period),
-    /// The authority says when to renew it, and when to ask again.
+    /// The authority suggests when to renew the certificate, and when to ask again.
     Suggested(Option<Period>, Option<Duration>),
     /// An order has failed.
     Failed(OrderFailure),
 }
 
-/// How an order has failed.
+/// The failure of an order.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OrderFailure {
     /// The authority refuses orders of the account, not only of this name.
@@ -51,14 +51,14 @@ pub(super) struct OrderFailure {
     pub retry_after: Option<Duration>,
 }
 
-/// What is to be done next.
+/// The next action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AcmeAction {
     /// Order a certificate for this name.
     Order(String),
     /// Ask when the certificate of this name should be renewed.
     AskWindow(String),
-    /// Nothing, for this long.
+    /// Do nothing for this long.
     Wait(Duration),
 }
 
@@ -66,16 +66,16 @@ pub(super) enum AcmeAction {
 #[derive(Debug)]
 pub(super) struct RenewalPlan {
     names: Vec<PlannedName>,
-    /// Until when no order is placed.
+    /// Time until which no order is placed.
     paused_until: UnixSeconds,
 }
 
 #[derive(Debug)]
 struct PlannedName {
     name: String,
-    /// When the next order is due.
+    /// Time at which the next order is due.
     order_at: UnixSeconds,
-    /// When the authority is asked for a window; `None` without a certificate.
+    /// Time at which the authority is asked for a window; `None` without a certificate.
     ask_at: Option<UnixSeconds>,
     failures: u32,
 }
@@ -104,7 +104,7 @@ impl RenewalPlan {
             AcmeEvent::Stored(validity) | AcmeEvent::Issued(validity) => {
                 planned.order_at = renewal_time(validity, draw);
                 if matches!(event, AcmeEvent::Issued(_)) {
-                    // Also if it seems to have expired, because this machine's clock is wrong.
+                    // The limit also holds if the certificate seems to have expired, because this machine's clock is wrong.
                     planned.order_at = planned.order_at.max(now + seconds(SHORTEST_USE));
                 }
                 planned.ask_at = Some(now);
@@ -113,7 +113,7 @@ impl RenewalPlan {
             AcmeEvent::Suggested(window, again_in) => {
                 let again = again_in.map_or(ASK_EVERY, |t| t.clamp(ASK_LIMITS.0, ASK_LIMITS.1));
                 planned.ask_at = Some(now + seconds(again));
-                // A renewal that is due or has failed isn't put off.
+                // A renewal that is due or has failed isn't postponed.
                 if let Some(window) = window
                     && planned.order_at > now
                     && planned.failures == 0
@@ -134,7 +134,7 @@ impl RenewalPlan {
         }
     }
 
-    /// Says what is to be done at `now`. The name that has been due longest comes first.
+    /// Returns the action that is due at `now`. The name that has been due longest comes first.
     pub(super) fn next(&self, now: UnixSeconds) -> AcmeAction {
         let order = |p: &PlannedName| p.order_at.max(self.paused_until);
         if let Some(due) = self.names.iter().min_by_key(|p| order(p))
@@ -156,7 +156,7 @@ impl RenewalPlan {
         ))
     }
 
-    /// When the next order for `name` is due.
+    /// The time at which the next order for `name` is due.
     pub(super) fn order_at(&self, name: &str) -> Option<UnixSeconds> {
         let planned = self.names.iter().find(|p| p.name == name)?;
         Some(planned.order_at.max(self.paused_until))
@@ -183,7 +183,7 @@ fn at(window: Period, draw: f64) -> UnixSeconds {
     window.start + (length as f64 * draw) as i64
 }
 
-/// The pause after this many failures in a row, at least 1: between half and all of what [`FIRST_PAUSE`] says.
+/// The pause after this many failures in a row, at least 1: between half and all of the time by [`FIRST_PAUSE`].
 fn pause(failures: u32, draw: f64) -> Duration {
     let factor = 3_u32.saturating_pow(failures.saturating_sub(1));
     let most = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);

@@ -1,4 +1,4 @@
-//! When to renew a certificate, by the authority's own word: ACME renewal information (RFC 9773).
+//! The time to renew a certificate as the authority suggests it: ACME renewal information (RFC 9773).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use super::plan::Period;
 use super::store::StoredCertificate;
 use crate::control::outcall::acme_http::AcmeHttp;
 
-/// The window in which the authority suggests to renew, and when to ask again. `None` if it doesn't say.
+/// The window in which the authority suggests to renew, and the time after which to ask again. `None` if it doesn't tell.
 pub(super) async fn suggested(
     http: &AcmeHttp,
     directory: &str,

@@ -1,8 +1,8 @@
-//! Seals what the members of a fleet share through etcd about certificates: `acme.seal_key_file`.
+//! Seals the certificates and the account that the members of a fleet share through etcd: `acme.seal_key_file`.
 //!
-//! A sealed value is `cutover-seal-1:`, and in base64url a random nonce and the text encrypted by AES-256-GCM (NIST SP 800-38D). The
-//! name of the key in etcd is authenticated with it, so that a value can't be moved to another key. Who may only write to etcd can
-//! neither read a private key nor replace one; they can put back an older value.
+//! A sealed value is `cutover-seal-1:`, and in base64url a random nonce and the text encrypted by AES-256-GCM (NIST SP 800-38D).
+//! The name of the key in etcd is authenticated with it, so that a value can't be moved to another key. A party that may only write
+//! to etcd can neither read a private key nor replace one. It can put back an older value.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::secret;
 
-/// What sealed values begin with. Another format will have another number.
+/// The beginning of sealed values. Another format will have another number.
 const HEAD: &[u8] = b"cutover-seal-1:";
 /// Size of the key file in bytes.
 const KEY_LEN: usize = 32;
@@ -25,7 +25,7 @@ impl Seal {
     /// Reads `seal_key_file`.
     ///
     /// # Errors
-    /// It can't be read, others may read it, or it isn't 32 bytes long. The message says what to do.
+    /// The file can't be read, others may read it, or it isn't 32 bytes long. The message says what to do.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
         let bytes = secret::read(file, "seal key", "read the private keys of certificates")?;
         let key = match bytes.len() {
@@ -51,7 +51,7 @@ impl Seal {
         Some([HEAD, URL_SAFE_NO_PAD.encode(both).as_bytes()].concat())
     }
 
-    /// Opens what is sealed for this key in etcd; `None` if it isn't sealed by this key file.
+    /// Opens a value that is sealed for this key in etcd; `None` if it isn't sealed by this key file.
     pub(super) fn open(&self, key: &str, value: &[u8]) -> Option<String> {
         let both = URL_SAFE_NO_PAD.decode(value.strip_prefix(HEAD)?).ok()?;
         let (nonce, sealed) = both.split_at_checked(NONCE_LEN)?;

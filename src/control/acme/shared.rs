@@ -1,4 +1,4 @@
-//! What a member of a fleet does about certificates that all members share.
+//! Certificates that all members of a fleet share: how one member takes, writes and orders them.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::sharing::{SharedAccount, SharedItem, Sharing};
 use super::store::described;
 use super::{Certificates, LONGEST_WAIT, STORE_EVERY, now};
 
-/// How long a new account waits for its first order, so that all members can answer its challenges.
+/// Time that a new account waits before its first order, so that all members can answer its challenges.
 const SPREAD: Duration = Duration::from_secs(1);
-/// Pause after something could not be written to etcd.
+/// Pause after a value could not be written to etcd.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Certificates<'_> {
@@ -50,21 +50,21 @@ impl Certificates<'_> {
         self.sharing.as_ref().is_none_or(Sharing::may_order)
     }
 
-    /// Waits this long, or until something has happened that concerns the certificates.
+    /// Waits this long, or until an event that concerns the certificates occurs.
     pub(super) async fn wait(&mut self, time: Duration, is_all_shared: bool) {
         let time = time.min(LONGEST_WAIT);
         match &mut self.sharing {
             None => sleep(time).await,
             Some(sharing) => {
                 let time = if is_all_shared { time } else { time.min(AGAIN) };
-                // Either is fine.
+                // Both outcomes are fine.
                 let _ = timeout(time, sharing.changed()).await;
             }
         }
     }
 
-    /// Takes what other members have written, and writes what they don't have if this one places orders. Returns whether all was
-    /// written.
+    /// Takes the values that other members have written. If this member places orders, it writes those that others don't have.
+    /// Returns whether all were written.
     pub(super) async fn share(&mut self) -> bool {
         let Some(sharing) = &mut self.sharing else {
             return true;
@@ -78,7 +78,7 @@ impl Certificates<'_> {
             self.fail_all(&why);
             self.is_apart = true;
         } else if std::mem::take(&mut self.is_apart) {
-            // As in `Acme::errors`.
+            // The lock is not poisoned; see `Acme::errors`.
             self.shared.errors.lock().expect("errors lock").clear();
             self.tell();
         }
@@ -107,7 +107,7 @@ impl Certificates<'_> {
         }
     }
 
-    /// Stores a certificate, unless the one that is there is valid for longer.
+    /// Stores a certificate, unless the stored one is valid for longer.
     fn take_certificate(&mut self, name: &str, pem: &str) {
         let Some(found) = described(pem.as_bytes()) else {
             tracing::error!(
@@ -134,7 +134,7 @@ impl Certificates<'_> {
         }
         let event = AcmeEvent::Stored(found.validity);
         self.plan.on(name, event, now(), fastrand::f64());
-        // As in `Acme::errors`.
+        // The lock is not poisoned; see `Acme::errors`.
         self.shared.errors.lock().expect("errors lock").remove(name);
         let expires = crate::certificates::date(expiry);
         tracing::info!(name, %expires, "certificate obtained by another member of the fleet");
@@ -172,7 +172,7 @@ impl Certificates<'_> {
         is_all_written
     }
 
-    /// Before an order: makes sure that all members can answer challenges of the account.
+    /// Makes sure, before an order, that all members can answer challenges of the account.
     pub(super) async fn share_account(
         &mut self,
         account: &Account,

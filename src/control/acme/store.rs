@@ -30,7 +30,7 @@ pub(super) struct StoreLock {
     _file: File,
 }
 
-/// What is known of a stored certificate.
+/// Properties of a stored certificate.
 #[derive(Clone, Debug)]
 pub(super) struct StoredCertificate {
     pub validity: Period,
@@ -69,7 +69,7 @@ impl AcmeStore {
     /// The stored account; `None` if there is none.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The file can't be read.
     pub(super) fn account(&self) -> io::Result<Option<String>> {
         match fs::read_to_string(self.0.join(ACCOUNT)) {
             Ok(text) => Ok(Some(text)),
@@ -81,7 +81,7 @@ impl AcmeStore {
     /// Stores the account.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub(super) fn save_account(&self, text: &str) -> io::Result<()> {
         self.save(&self.0.join(ACCOUNT), text.as_bytes())
     }
@@ -89,7 +89,7 @@ impl AcmeStore {
     /// Stores a certificate with its key, in one file, so that the two always fit.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub(super) fn save_certificate(&self, name: &str, key: &str, chain: &str) -> io::Result<()> {
         let both = format!("{}\n{}\n", key.trim_end(), chain.trim_end());
         self.save(&certificate_file(&self.0, name), both.as_bytes())
@@ -98,7 +98,7 @@ impl AcmeStore {
     /// Stores a certificate with its key that another member of the fleet has obtained.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub(super) fn save_pem(&self, name: &str, pem: &str) -> io::Result<()> {
         self.save(&certificate_file(&self.0, name), pem.as_bytes())
     }
@@ -108,7 +108,7 @@ impl AcmeStore {
         fs::read_to_string(certificate_file(&self.0, name)).ok()
     }
 
-    /// What is known of the stored certificate of a name; `None` if there is none that can be read.
+    /// The properties of the stored certificate of a name; `None` if there is none that can be read.
     pub(super) fn certificate(&self, name: &str) -> Option<StoredCertificate> {
         let pem = fs::read(certificate_file(&self.0, name)).ok()?;
         described(&pem)

@@ -24,13 +24,13 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest head of a response.
 const HEAD_BYTES: u32 = 16 * 1024;
 
-/// What sends requests, and what has to be polled for it.
+/// The sender of requests, and the connection that has to be polled for it.
 pub(super) type OpenedHttp2 = (SendRequest<Bytes>, Connection<Stream, Bytes>);
 
 /// Opens a connection and performs the handshakes.
 ///
 /// # Errors
-/// What failed, for a log line.
+/// The failed step, for a log line.
 pub(super) async fn open(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHttp2, String> {
     match timeout(CONNECT_LIMIT, handshakes(url, tls)).await {
         Ok(opened) => opened.map_err(|why| format!("{url}: {why}")),
@@ -77,7 +77,7 @@ fn identity(spec: Option<&UpstreamTls>) -> Result<Option<TlsIdentity>, String> {
 /// Reads the password. A line end after it doesn't count.
 ///
 /// # Errors
-/// What is wrong, without the password.
+/// A message that says what is wrong, without the password.
 pub(in crate::control) fn read_password(file: &Path) -> Result<String, String> {
     let bytes = secret::read(
         file,

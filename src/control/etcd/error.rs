@@ -1,4 +1,4 @@
-//! Why etcd did not do what it was asked for.
+//! Errors of calls to etcd.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::grpc::CallError;
 /// Longest part of a server's message that is kept, in characters.
 const MESSAGE: usize = 200;
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) enum EtcdError {
     /// Nothing was sent: there is no connection.
@@ -16,21 +16,21 @@ pub(in crate::control) enum EtcdError {
     Unknown(String),
     /// The member of etcd that was asked has no leader: it is cut off from the majority, or there is an election.
     NoLeader,
-    /// The user is unknown, its password is wrong, or there has to be one.
+    /// The user is unknown, its password is wrong, or a user is required.
     Auth(String),
     /// The user may not do this.
     Denied,
     /// etcd's quota is full. It refuses writes until it has been compacted and its alarm is disarmed.
     NoSpace,
-    /// The lease has expired, or there was none.
+    /// The lease has expired, or never existed.
     LeaseGone,
-    /// The response is larger than what is read.
+    /// The response is larger than the limit for reading.
     TooLarge,
-    /// Anything else that etcd answered.
+    /// Any other error that etcd answered.
     Refused {
         /// The status code of gRPC.
         code: u32,
-        /// etcd's words, shortened and without control characters.
+        /// etcd's message, shortened and without control characters.
         message: String,
     },
 }
@@ -57,7 +57,7 @@ impl fmt::Display for EtcdError {
 
 impl std::error::Error for EtcdError {}
 
-/// Whether another token may help. etcd forgets tokens when they expire, when a member restarts, and when its users change.
+/// Whether another token may help. etcd drops tokens when they expire, when a member restarts, and when its users change.
 pub(super) fn wants_new_token(error: &CallError) -> bool {
     let CallError::Status { code, message } = error else {
         return false;
@@ -103,7 +103,7 @@ impl From<CallError> for EtcdError {
     }
 }
 
-/// What a server says, fit for a log line.
+/// A server's text in a form fit for a log line.
 pub(super) fn printable(text: &str) -> String {
     let kept = text.chars().take(MESSAGE).collect::<String>();
     kept.escape_debug().to_string()

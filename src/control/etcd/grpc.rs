@@ -17,7 +17,7 @@ const PREFIX: usize = 5;
 
 const AGENT: &str = concat!("cutover/", env!("CARGO_PKG_VERSION"));
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallError {
     /// Nothing was sent.
@@ -41,7 +41,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// `origin` is such as `http://127.0.0.1:2379`.
+    /// Wraps a connection. `origin` is such as `http://127.0.0.1:2379`.
     pub(super) fn new(sender: SendRequest<Bytes>, origin: &str) -> Self {
         Self {
             sender,
@@ -50,7 +50,7 @@ impl Channel {
         }
     }
 
-    /// The same connection for calls without a token. etcd refuses even a login that comes with an expired one.
+    /// The same connection for calls without a token. etcd refuses even a login that has an expired token.
     pub(super) fn without_token(&self) -> Self {
         Self {
             token: Rc::new(watch::Sender::new(None)),
@@ -110,7 +110,7 @@ impl Channel {
         let request = self.head(method).map_err(CallError::NotSent)?;
         let mut sender = self.sender.clone().ready().await.map_err(not_sent)?;
         let (response, mut body) = sender.send_request(request, false).map_err(not_sent)?;
-        // What exceeds the peer's window is buffered: messages of ours are small.
+        // Bytes beyond the peer's window are buffered: our messages are small.
         body.send_data(frame(message), is_last).map_err(broken)?;
         let response = response.await.map_err(broken)?;
         Ok((body, Messages::new(response)?))
@@ -140,7 +140,7 @@ pub(super) fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut framed = BytesMut::with_capacity(PREFIX + length);
     framed.put_u8(0);
-    // No message of ours is near 4 GiB.
+    // None of our messages is near 4 GiB.
     framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     // Fails only if the buffer is too small, and it grows.
     let _ = message.encode(&mut framed);
@@ -204,7 +204,7 @@ impl Messages {
             return Ok(None);
         };
         if prefix.get_u8() != 0 {
-            // None was offered.
+            // No compression was offered.
             return Err(CallError::Broken("the answer is compressed".to_owned()));
         }
         let length = prefix.get_u32() as usize;
@@ -227,7 +227,7 @@ fn check_status(headers: &HeaderMap) -> Result<(), CallError> {
         Some(0) => Ok(()),
         Some(code) => Err(CallError::Status {
             code,
-            // Percent-encoded where it isn't plain text. etcd's messages are, and what isn't is shown as it is.
+            // The text is percent-encoded where it isn't plain. etcd's messages are plain; any other is shown in its encoded form.
             message: text("grpc-message").unwrap_or_default().to_owned(),
         }),
         None => Err(CallError::Broken("the answer has no status".to_owned())),

@@ -1,4 +1,4 @@
-//! Reading and writing keys. Every read is linearizable: it shows what the majority has agreed on.
+//! Reads and writes keys. Every read is linearizable: it shows the state that the majority has agreed on.
 
 use bytes::Bytes;
 
@@ -12,23 +12,23 @@ pub(in crate::control) const MAX_VALUE: usize = 64 * 1024;
 const MAX_KEY: usize = 1024;
 /// Most entries of a listing.
 const MAX_ENTRIES: usize = 4096;
-/// Entries of one response: as many as fit in a message, each with the largest value.
+/// Entries of one response: as many as fit in a message if each has the largest value.
 const PAGE: i64 = 64;
 
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) struct Entry {
     pub key: String,
-    /// Empty if it is larger than 64 KiB, which is logged.
+    /// The value. Empty if it is larger than 64 KiB, which is logged.
     pub value: Bytes,
     /// The revision of its last change.
     pub mod_revision: Revision,
-    /// The lease that it ends with.
+    /// The lease with which the key ends.
     pub lease: Option<LeaseId>,
 }
 
 impl Entry {
-    /// Checks what etcd sent. `None`, and a line in the log, if it is of no use.
+    /// Checks an entry that etcd sent. Returns `None`, and logs the reason, if it can't be used.
     pub(super) fn read(kv: KeyValue) -> Option<Self> {
         let shown = || String::from_utf8_lossy(&kv.key[..kv.key.len().min(MAX_KEY)]);
         let text = std::str::from_utf8(&kv.key);
@@ -62,7 +62,7 @@ pub(in crate::control) struct Listing {
     /// The ID of etcd's cluster.
     pub cluster: u64,
     pub entries: Vec<Entry>,
-    /// There are more than 4096 keys; the rest is missing.
+    /// Whether there are more than 4096 keys; the rest is missing.
     pub is_truncated: bool,
 }
 
@@ -95,7 +95,7 @@ impl Etcd {
             };
             let header = response.header.unwrap_or_default();
             if request.revision == 0 {
-                // Further pages are as of the same revision.
+                // Further pages are read as of the same revision.
                 request.revision = header.revision;
                 listing.revision = header.revision;
                 listing.cluster = header.cluster_id;
@@ -113,12 +113,12 @@ impl Etcd {
                 listing.is_truncated = true;
                 return Ok(listing);
             }
-            // The first key after it.
+            // The next page begins with the first key after this one.
             request.key = [&last[..], &[0]].concat().into();
         }
     }
 
-    /// Writes a key whatever it holds.
+    /// Writes a key whatever its value is.
     pub(in crate::control) async fn put(
         &self,
         key: &str,
@@ -154,6 +154,6 @@ pub(super) fn range_end(prefix: &str) -> Bytes {
             return end.into();
         }
     }
-    // Of all keys.
+    // The end of the range of all keys.
     Bytes::from_static(&[0])
 }

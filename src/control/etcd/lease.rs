@@ -13,7 +13,7 @@ use super::{Etcd, EtcdError};
 pub(in crate::control) struct LeaseId(pub i64);
 
 impl Etcd {
-    /// Creates a lease that expires if it isn't renewed within `ttl`. Whole seconds.
+    /// Creates a lease that expires if it isn't renewed within `ttl`, which is in whole seconds.
     pub(in crate::control) async fn grant(&self, ttl: Duration) -> Result<LeaseId, EtcdError> {
         let request = LeaseGrantRequest {
             ttl: ttl.as_secs().max(1).cast_signed(),
@@ -31,7 +31,7 @@ impl Etcd {
     /// Renews a lease. Returns the time until it expires.
     ///
     /// # Errors
-    /// [`EtcdError::LeaseGone`] if it has expired.
+    /// [`EtcdError::LeaseGone`] if the lease has expired.
     pub(in crate::control) async fn keep_alive(
         &self,
         lease: LeaseId,

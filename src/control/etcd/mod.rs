@@ -1,10 +1,10 @@
 //! A client of etcd (API v3, gRPC) for the fleet's shared state.
 //!
 //! It runs on the control thread, keeps one connection to one member of etcd, and moves to another one when that fails. Nothing
-//! here blocks. What etcd answers is untrusted: sizes are bounded, and values are only passed on.
+//! here blocks. Answers of etcd are untrusted: sizes are bounded, and values are only passed on.
 //!
-//! [`grpc`] makes calls over HTTP/2, [`connect`] opens connections and [`link`] keeps one; [`kv`], [`txn`], [`lease`] and [`watch`] are the
-//! operations.
+//! [`grpc`] makes calls over HTTP/2, [`connect`] opens connections and [`link`] keeps one; [`kv`], [`txn`], [`lease`] and [`watch`]
+//! are the operations.
 
 mod connect;
 mod error;

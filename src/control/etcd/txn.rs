@@ -1,4 +1,4 @@
-//! Changes that depend on what is there: compare-and-swap of a key. And deletions.
+//! Changes that depend on the current state: compare-and-swap of a key. Also deletions.
 
 use bytes::Bytes;
 
@@ -15,13 +15,13 @@ use super::{Etcd, EtcdError, Revision};
 pub(in crate::control) enum CasOutcome {
     /// The key has the new value, with this revision.
     Done(Revision),
-    /// The key had another revision: what is there now, or `None` if it is absent.
+    /// The key had another revision. Contains its current entry, or `None` if it is absent.
     Conflict(Option<Entry>),
 }
 
 impl Etcd {
-    /// Writes a key if its revision is `expected`; `None`: if it is absent. May be repeated if the outcome of a first attempt is
-    /// unknown: it then conflicts with itself.
+    /// Writes a key if its revision is `expected`, or if `expected` is `None` and the key is absent. May be repeated if the outcome
+    /// of a first attempt is unknown: it then conflicts with itself.
     pub(in crate::control) async fn cas(
         &self,
         key: &str,
@@ -34,7 +34,7 @@ impl Etcd {
             compare: vec![Compare {
                 target: MOD_REVISION,
                 key: key.clone(),
-                // That of an absent key is 0.
+                // The revision of an absent key is 0.
                 mod_revision: Some(expected.unwrap_or(0)),
                 ..Compare::default()
             }],

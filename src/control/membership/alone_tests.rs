@@ -35,7 +35,7 @@ impl<S: tracing::Subscriber> Layer<S> for Lines {
     }
 }
 
-/// What a peer that isn't etcd has seen.
+/// The events that a peer that isn't etcd has seen.
 #[derive(Default)]
 struct Seen {
     connections: Cell<usize>,
@@ -43,7 +43,7 @@ struct Seen {
     most_open: Cell<usize>,
 }
 
-/// What a peer does with a connection.
+/// The reaction of a peer to a connection.
 type Treatment = fn(TcpStream) -> Option<TcpStream>;
 
 async fn accept(listener: TcpListener, treat: Treatment, seen: Rc<Seen>) {
@@ -65,7 +65,7 @@ async fn accept(listener: TcpListener, treat: Treatment, seen: Rc<Seen>) {
     }
 }
 
-/// What an hour came to.
+/// The result of an hour.
 struct Hour {
     /// Tasks after a tenth of the time, and at the end.
     tasks: [usize; 2],

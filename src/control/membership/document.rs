@@ -1,4 +1,4 @@
-//! What a member says about itself, as JSON under its key. What others say is untrusted.
+//! The document of a member about itself, as JSON under its key. The documents of others are untrusted.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub(super) fn member_name<'k>(key: &'k str, prefix: &str) -> Option<&'k str> {
 /// Reads the value of a member's key.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says what is wrong with the value.
 pub(super) fn read(value: &[u8]) -> Result<KnownMember, &'static str> {
     let read: MemberDocument = serde_json::from_slice(value).map_err(|_| "not a member")?;
     let Fingerprints {

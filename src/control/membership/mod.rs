@@ -1,6 +1,6 @@
 //! Membership in a fleet: `[fleet]`.
 //!
-//! A member keeps a key with what it says about itself, under a lease: when the member ends or is cut off, etcd deletes the key.
+//! A member keeps a key with a document about itself, under a lease: when the member ends or is cut off, etcd deletes the key.
 //! [`presence`] keeps the key, [`roster`] follows the keys of all members. Nothing here changes traffic.
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ impl Drop for Joined {
 }
 
 impl Membership {
-    /// In no fleet yet. The state is shown in `view`.
+    /// Creates a membership in no fleet. The state is shown in `view`.
     pub(super) fn new(view: Arc<FleetView>) -> Self {
         Self {
             view,
@@ -107,7 +107,7 @@ impl Membership {
         (self.view.members(), lease)
     }
 
-    /// Follows the configuration that was [connected](Self::connect) to: joins, leaves, or tells the others what has changed.
+    /// Follows the configuration that was [connected](Self::connect) to: joins, leaves, or tells the others about changes.
     pub(super) fn adopt(&mut self, spec: &Spec, keys: &Keys) {
         let fleet = spec.fleet.as_ref();
         if let Some(joined) = self
@@ -177,7 +177,7 @@ impl Membership {
         }
     }
 
-    /// Among how many members `limits.requests` is divided: those that this one saw last, itself included.
+    /// The number of members among which `limits.requests` is divided: those that this member saw last, itself included.
     pub(super) fn limit_members(&self) -> u32 {
         let divides = { self.joined.as_ref() }.is_some_and(|joined| joined.spec.divide_limits);
         match divides {
@@ -202,7 +202,7 @@ impl Membership {
 impl Joined {
     async fn leave(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        // Without a connection there is nobody to tell: the lease expires.
+        // Without a connection the lease simply expires.
         let _ = timeout(LEAVE_LIMIT, self.presence.end()).await;
     }
 }
@@ -229,7 +229,7 @@ fn host_name() -> String {
     }
 }
 
-/// What must be the same on all members.
+/// Fingerprints of the settings that must be the same on all members.
 fn fingerprints(spec: &Spec, keys: &Keys) -> Fingerprints {
     let mut found = Fingerprints::default();
     for service in &spec.services {

@@ -12,7 +12,7 @@ use super::document::MemberDocument;
 use crate::admin::fleet::FleetView;
 use crate::control::etcd::{Etcd, EtcdError, LeaseId};
 
-/// Time after which a member that is silent is gone.
+/// Time after which a silent member counts as gone.
 const TTL: Duration = Duration::from_secs(10);
 /// Time between two renewals of the lease: two may fail.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ pub(super) struct Presence {
     etcd: Etcd,
     key: String,
     lease: Cell<Option<LeaseId>>,
-    /// Notified when the key is gone although nobody revoked the lease.
+    /// Notified when the key is gone although no member revoked the lease.
     missing: Notify,
 }
 
@@ -39,7 +39,7 @@ impl Presence {
         }
     }
 
-    /// Keeps the key. Returns when nobody sends documents any more.
+    /// Keeps the key. Returns when the sender of documents has been dropped.
     pub(super) async fn keep(
         self: Rc<Self>,
         mut documents: watch::Receiver<MemberDocument>,
@@ -50,7 +50,7 @@ impl Presence {
                 return;
             };
             if error == EtcdError::LeaseGone {
-                // It wasn't renewed in time. Another one is granted at once.
+                // The lease wasn't renewed in time. Another one is granted at once.
                 self.lease.set(None);
                 continue;
             }
@@ -98,7 +98,7 @@ impl Presence {
         self.lease.get()
     }
 
-    /// Says that the key isn't there.
+    /// Records that the key is missing.
     pub(super) fn is_missing(&self) {
         if self.lease.get().is_some() {
             self.missing.notify_waiters();

@@ -24,7 +24,7 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    /// Never returns; safe to cancel.
+    /// Follows the members. Never returns; safe to cancel.
     pub(super) async fn follow(self, etcd: Etcd) {
         let mut connection = etcd.connection();
         let mut members = etcd.watch(&self.prefix);
@@ -78,7 +78,7 @@ impl Roster {
         }
     }
 
-    /// All members at once.
+    /// Takes a list of all members.
     fn on_listed(&self, listing: Listing, is_restored: bool) {
         if is_restored {
             tracing::warn!(
@@ -162,7 +162,7 @@ impl Roster {
 /// Logs when the connection is lost, and when it is back.
 #[derive(Default)]
 struct LinkLog {
-    /// When it was lost, once that is logged.
+    /// Time at which the connection was lost, once that is logged.
     alone: Option<Instant>,
     is_connected: bool,
 }

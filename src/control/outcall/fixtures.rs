@@ -18,7 +18,7 @@ pub(super) const AT_ONCE: Backoff = Backoff {
     most: Duration::from_millis(1),
 };
 
-/// What the server does with one connection.
+/// The behaviour of the server on one connection.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     /// Reads the request, writes this, and closes.
