@@ -66,15 +66,15 @@ pub struct Snapshot {
     pub spec: Arc<Spec>,
     /// Maps host and path to a service.
     pub table: Arc<routing::RouteTable>,
-    /// The same for each listener that names its services, by its name.
+    /// The routes of each listener that names its services, by the listener's name.
     narrowed: Arc<[(String, routing::RouteTable)]>,
     /// Services in the order of `spec.services`. Generations share services that don't differ.
     pub services: Vec<Arc<Service>>,
     /// Listeners in the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
-    /// Where requests are logged, if [`Spec::access_log`] is set.
+    /// The sink to which requests are logged, if [`Spec::access_log`] is set.
     pub(crate) access_log: Option<Arc<LogSink>>,
-    /// Where spans are exported to, if [`Spec::trace`] is set.
+    /// The sink to which spans are exported, if [`Spec::trace`] is set.
     pub(crate) traces: Option<Arc<TraceSink>>,
     /// The followers of the access log.
     pub(crate) followers: Arc<Followers>,
@@ -84,7 +84,7 @@ pub struct Snapshot {
     pub(crate) listener_limits: ListenerClientLimits,
     /// Edits of responses that belong to no service.
     pub(crate) default_edits: MergedEdits,
-    /// See [`Spec::announces_clients`].
+    /// Whether endpoints are told the clients' addresses; see [`Spec::announces_clients`].
     pub(crate) announces_clients: bool,
     slots: EndpointSet,
 }
@@ -137,7 +137,7 @@ pub struct Listener {
 pub struct Service {
     /// The name in the configuration.
     pub name: Arc<str>,
-    /// A number that no other compiled service of the process has: what was derived from this one can be told by it.
+    /// A number that no other compiled service of the process has. It identifies data that was derived from this service.
     pub(crate) id: u64,
     /// Index of per-worker state. A name keeps its slot for the life of the process.
     pub slot: usize,
@@ -149,13 +149,13 @@ pub struct Service {
     pub(crate) actions: ServiceActions,
     /// Limits on the requests of single clients, of the service and of its rules.
     pub(crate) client_limits: ServiceClientLimits,
-    /// Groups of its versions' failures.
+    /// Groups of failures of the versions.
     pub(crate) errors: Arc<ErrorGroups>,
-    /// Where copies of its requests go, if it has a mirror.
+    /// The target of copies of requests, if the service has a mirror.
     pub(crate) mirror: Option<Arc<MirrorTarget>>,
-    /// Counters of its flags, in the order of [`routing::ServiceRouting::flags`].
+    /// Counters of the flags, in the order of [`routing::ServiceRouting::flags`].
     pub(crate) flags: Box<[FlagMetrics]>,
-    /// The flag that follows a rollout. Then the guard compares users by it, and not by their versions.
+    /// The flag that follows a rollout. With one, the guard compares users by the flag, and not by their versions.
     pub(crate) rolling_flag: Option<RollingFlag>,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
@@ -324,7 +324,7 @@ impl Live {
     /// Drops superseded snapshots that nobody else uses. The control thread calls this periodically.
     pub(crate) fn drop_unused(&self) {
         let mut superseded = self.superseded.lock().expect("superseded lock");
-        // No new reference can appear in between: `current` doesn't lead to these snapshots any more.
+        // No new reference can appear in between, because `current` no longer returns these snapshots.
         superseded.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 

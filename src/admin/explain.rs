@@ -32,7 +32,7 @@ use crate::snapshot::Snapshot;
 pub(crate) use flags::FlagExplanation;
 pub(crate) use session::SessionExplanation;
 
-/// Where a request goes, and why.
+/// The version or answer that a request gets, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Explanation {
     /// The request as routed: `METHOD host/path`.
@@ -47,7 +47,7 @@ pub(crate) struct Explanation {
     pub rule: Option<usize>,
     /// The cohort point of the user, if a cohort decides.
     pub cohort: Option<CohortExplanation>,
-    /// Where the session of the request's cookie stays, if that decides.
+    /// Version and endpoint of the session in the request's cookie, if the session decides.
     #[serde(default)]
     pub session: Option<SessionExplanation>,
     /// The flags of the service, if the request is forwarded.
@@ -80,7 +80,7 @@ pub(crate) struct Candidate {
     pub version: String,
     /// Share of the service's traffic that the version gets.
     pub share: String,
-    /// Its endpoints. A usable one gets the request, if there is one.
+    /// Endpoints of the version. A usable one gets the request, if there is one.
     pub endpoints: Vec<EndpointStatus>,
     /// The version that takes over, if no endpoint is usable.
     #[serde(default)]
@@ -134,7 +134,7 @@ pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explan
     explanation
 }
 
-/// Why the path is refused as ambiguous; `None` if it isn't.
+/// The reason why the path is refused as ambiguous; `None` if it isn't.
 fn ambiguity(
     snapshot: &Snapshot,
     table: &RouteTable,

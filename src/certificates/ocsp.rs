@@ -239,7 +239,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// 2026-01-01.
+    /// 2026-01-01, in seconds since the epoch.
     const NOW: i64 = 1_767_225_600;
 
     fn parsed(der: Vec<u8>) -> Result<OcspResponse, String> {

@@ -30,7 +30,7 @@ codes! {
     NO_ERROR = 0x0,
     /// The peer broke a rule that has no code of its own.
     PROTOCOL_ERROR = 0x1,
-    /// This endpoint failed.
+    /// The endpoint that sends this code has failed.
     INTERNAL_ERROR = 0x2,
     /// The peer exceeded a flow-control window.
     FLOW_CONTROL_ERROR = 0x3,

@@ -1,4 +1,4 @@
-//! Single field lines: the class of a name, and what is wrong with a name or a value (RFC 9113 §8.2).
+//! Single field lines: the class of a name, and defects of a name or a value (RFC 9113 §8.2).
 
 use super::malformed::Malformed;
 use crate::http1::FieldId;
@@ -44,8 +44,8 @@ pub(super) enum Class {
     Field(FieldId),
 }
 
-/// What is known of a field line without its neighbours. The dynamic table keeps it, so that a name or value that is
-/// repeated is checked once.
+/// The properties of a field line that don't depend on its neighbours. The dynamic table keeps them, so that a name or value that
+/// is repeated is checked once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LineTraits {
     pub(super) class: Class,
@@ -106,7 +106,7 @@ const UPPERCASE: u8 = 1;
 const UNDERSCORE: u8 = 2;
 const BAD: u8 = 4;
 
-/// What a byte means in a field name.
+/// The meaning of each byte in a field name.
 static NAME: [u8; 256] = {
     let mut bytes = [BAD; 256];
     let mut i = 0;

@@ -1,4 +1,4 @@
-//! What makes a message malformed (RFC 9113 §8.1.1).
+//! The defects that make a message malformed (RFC 9113 §8.1.1).
 
 use crate::http1::Reject;
 use crate::reason::Reason;

@@ -239,14 +239,14 @@ pub struct PooledPipe {
 impl Deref for PooledPipe {
     type Target = Pipe;
     fn deref(&self) -> &Pipe {
-        // Only `drop` takes it, after which there are no more borrows.
+        // Only `drop` takes the pipe, after which there are no more borrows.
         self.pipe.as_ref().expect("taken only on drop")
     }
 }
 
 impl DerefMut for PooledPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
-        // Only `drop` takes it, after which there are no more borrows.
+        // Only `drop` takes the pipe, after which there are no more borrows.
         self.pipe.as_mut().expect("taken only on drop")
     }
 }

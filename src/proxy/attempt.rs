@@ -37,7 +37,7 @@ struct ConnectionOutcome {
     stale: Option<Stale>,
 }
 
-/// What happened to a request whose reused connection was closed.
+/// The state of a request whose reused connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stale {
     /// The endpoint has not processed it.
@@ -252,7 +252,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         (result, stream)
     }
 
-    /// Whether a connection that has carried `used` requests before this one is kept for the next.
+    /// Whether a connection that has carried `used` requests before this one is kept for the next one.
     #[inline]
     fn may_reuse(&self, endpoint: &Endpoint, used: u32) -> bool {
         let max_requests = self.cx.service.policies.limits.requests_per_connection;

@@ -191,7 +191,7 @@ fn event(driven: &mut Driven, rng: &mut fastrand::Rng, plan: &RolloutSpec) -> bo
     false
 }
 
-/// What holds after every event.
+/// Checks the invariants that hold after every event.
 fn check(driven: &Driven, before: &RolloutState, retried: bool, plan: &RolloutSpec) {
     let state = driven.machine.state();
     let at = state.step.checked_sub(1);

@@ -252,7 +252,7 @@ fn without_a_cohort_the_split_is_exact() {
     assert_eq!(canary.count(), 100);
 }
 
-/// What answers a request, and the steps.
+/// Returns the part that answers a request, and the steps of the decision.
 fn answered(
     service: &ServiceRouting,
     preview: Option<VersionIx>,

@@ -40,7 +40,7 @@ pub use matcher::Matcher;
 pub use split::{CohortMove, Split, SplitState, moves, users_moved};
 pub use table::{Found, RouteTable};
 
-/// What routing reads from a request. It is implemented for HTTP/1 heads and for HTTP/2 heads.
+/// A request as routing reads it. Implemented for the heads of HTTP/1 and HTTP/2.
 pub trait RequestView {
     /// The method as sent; methods are case-sensitive (RFC 9110 section 9.1).
     fn method(&self) -> &[u8];
@@ -64,17 +64,17 @@ pub trait RequestView {
 pub struct ServiceRouting {
     /// The match rules, in order.
     pub matcher: Matcher,
-    /// What each rule leads to.
+    /// The target of each rule.
     pub rules: Box<[RuleTarget]>,
     /// Whether the proxy answers the requests of the service itself.
     pub answers: bool,
-    /// For each version: whether the proxy answers its requests itself. Empty if it doesn't for any.
+    /// For each version, whether the proxy answers its requests itself. Empty if it does so for none.
     pub version_answers: Box<[bool]>,
     /// The cohort, if the split is by user instead of by request.
     pub cohort: Option<Cohort>,
     /// The flags, sorted by name.
     pub flags: Box<[Flag]>,
-    /// Their names.
+    /// Names of the flags, in the same order.
     pub flag_names: Box<[Box<str>]>,
     /// The share of each version.
     pub split: Split,
@@ -82,14 +82,14 @@ pub struct ServiceRouting {
     pub fallback: Option<VersionIx>,
 }
 
-/// What a match rule leads to.
+/// The target of a match rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleTarget {
     /// The version that gets the requests, if the rule names one.
     pub to: Option<VersionIx>,
-    /// Whether they never fail over to another version.
+    /// Whether the requests never fail over to another version.
     pub strict: bool,
-    /// Whether the proxy answers them itself.
+    /// Whether the proxy answers the requests itself.
     pub answers: bool,
     /// Whether another spelling of a path must not lead past the rule, because it answers or limits requests.
     pub guards: bool,

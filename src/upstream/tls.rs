@@ -57,13 +57,13 @@ impl TlsClient {
 
 #[cfg(test)]
 impl TlsClient {
-    /// One that trusts nobody.
+    /// Creates a client that trusts no authority.
     pub(super) fn for_tests() -> Self {
         Self::new(RootCertStore::empty(), None, None)
     }
 }
 
-/// TLS with the system's root certificates, without a certificate of our own. Built on first use.
+/// TLS with the system's root certificates, without a client certificate. Built on first use.
 pub(super) static SYSTEM: LazyLock<TlsClient> =
     LazyLock::new(|| TlsClient::new(system_roots(), None, None));
 
@@ -127,7 +127,7 @@ pub(crate) struct TlsIdentity {
     fingerprint: u64,
 }
 
-/// The settings in use, and why present files were refused.
+/// The settings in use, and the reason why present files were refused.
 pub(crate) type IdentitySlot = FileSlot<TlsIdentity>;
 
 /// Contents of the files of a version.
@@ -225,7 +225,7 @@ impl TlsIdentity {
         (!validity.covers(now)).then(|| CertError::new(CertificateKey::Cert, message(), ""))
     }
 
-    /// The file whose state is of interest: the certificate, or else the authorities.
+    /// The file whose state is shown: the certificate, or else the authorities.
     pub(crate) fn file(&self) -> &Path {
         let path = self.spec.cert.as_deref().or(self.spec.ca.as_deref());
         path.unwrap_or(Path::new(""))

@@ -61,7 +61,7 @@ fn proxy(uptime: u64, connections: u64, generation: u64) -> Value {
     })
 }
 
-/// What is seen of services, whose figures may always have changed.
+/// The services of an observation, whose figures may always have changed.
 fn seen(services: &[ServiceStatus]) -> Vec<SeenService> {
     let seen = services.iter().map(|service| SeenService {
         name: service.name.as_str().into(),

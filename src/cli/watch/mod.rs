@@ -55,7 +55,7 @@ const EVENTS_PER_FRAME: usize = 2048;
 /// Shortest time between two frames.
 const FRAME_TIME: Duration = Duration::from_millis(25);
 
-/// Whether the whole screen can be used: there are a terminal and somebody at its keys.
+/// Whether the whole screen can be used: stdin and stdout are terminals, and `TERM` isn't `dumb`.
 pub(super) fn is_possible() -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     std::io::stdout().is_terminal() && std::io::stdin().is_terminal() && !is_dumb
@@ -64,7 +64,7 @@ pub(super) fn is_possible() -> bool {
 /// Shows the proxy until the user quits, beginning with a service, if one is named. Returns the exit code.
 ///
 /// # Errors
-/// The terminal can't be used, or has gone.
+/// The terminal can't be used, or is gone.
 pub(super) async fn run(
     address: &ProxyAddress,
     proxy: Proxy,
@@ -89,15 +89,15 @@ pub(super) async fn run(
     };
     let outcome = tokio::select! {
         outcome = watch.show(received, pressed, signals) => outcome.map_err(failed),
-        // It ends only after the receiver of its events, or by a panic.
+        // The task ends only after the receiver of its events, or by a panic.
         _ = spawn_local(following) => Err(CommandError::new("the status can't be read any more")),
     };
-    // Before an error is printed.
+    // The view is dropped before an error is printed.
     drop(watch);
     outcome
 }
 
-/// What the environment says about the terminal.
+/// The abilities of the terminal, from the environment.
 fn abilities() -> TerminalAbilities {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
@@ -136,9 +136,9 @@ struct Watch<'a> {
     model: WatchModel,
     session: TerminalSession,
     events: mpsc::Sender<WatchEvent>,
-    /// The task that follows the log, and its events. They go with it, so that no line of a former filter comes late.
+    /// The task that follows the log, and its events. Both are dropped together, so that no line of a former filter comes late.
     log: Option<(JoinHandle<()>, mpsc::Receiver<WatchEvent>)>,
-    /// The service that is shown and whose past was asked for.
+    /// The service that is shown, whose last minutes were asked for.
     past_of: Option<String>,
 }
 
@@ -222,7 +222,7 @@ impl Watch<'_> {
         self.session.show(screen)
     }
 
-    /// Applies an event and does what follows from it. Returns the exit code if that is the end.
+    /// Applies an event and carries out its effects. Returns the exit code if the view ends.
     fn apply(&mut self, event: WatchEvent) -> std::io::Result<Option<u8>> {
         let Some(effect) = update(&mut self.model, event, SystemTime::now()) else {
             return Ok(None);
@@ -252,7 +252,7 @@ impl Watch<'_> {
         Ok(None)
     }
 
-    /// Runs a request beside the view. The proxy's events then tell what it has changed.
+    /// Runs a request beside the view. The proxy's events then show what it has changed.
     fn report(&self, request: impl Future<Output = WatchEvent> + 'static) {
         let events = self.events.clone();
         spawn_local(async move {

@@ -179,7 +179,8 @@ impl ScreenBuffer {
         })
     }
 
-    /// The bytes that turn a terminal that shows `before` into one that shows this. `None`: nothing is known, and all is drawn.
+    /// The bytes that turn a terminal that shows `before` into one that shows this screen. `None`: the terminal's content isn't
+    /// known, and the whole screen is drawn.
     pub(super) fn painted(&self, before: Option<&Self>, can: TerminalAbilities) -> String {
         let before = before.filter(|b| (b.width, b.height) == (self.width, self.height));
         let mut out = String::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::state::{ConnectionState, LINGER};
 use crate::net::TaskPhase;
 
-/// How long a connection keeps the memory of its streams after the last one has ended: more requests often follow at once.
+/// Time for which a connection keeps the memory of its streams after the last one has ended: more requests often follow at once.
 const KEEP_MEMORY: Duration = Duration::from_secs(1);
 
 impl ConnectionState {

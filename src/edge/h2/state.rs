@@ -21,7 +21,7 @@ use crate::telemetry::record::Protocol;
 const BODIES: usize = 1024 * 1024;
 /// Most bytes of finished responses that are held for all streams together, except those of requests that count under a limit.
 const ANSWERS: usize = 2 * 1024 * 1024;
-/// How long a connection that is closing waits for the client to read our last frames and to close its side.
+/// Time for which a closing connection waits for the client to read our last frames and to close its side.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// State shared by all streams of one connection.
@@ -32,22 +32,22 @@ pub(super) struct ConnectionState {
     pub(super) tls: Option<TlsInfo>,
     pub(super) control: Rc<TaskControl>,
     pub(super) connection: Connection,
-    /// A part of a frame waits for the rest.
+    /// Whether a part of a frame waits for the rest.
     pub(super) mid_frame: Cell<bool>,
-    /// What its streams need of it.
+    /// The state that the streams of the connection use.
     pub(super) streams: Rc<OfConnection>,
     pub(super) windows: ReceiveWindows,
     pub(super) limit: usize,
     pub(super) open: Cell<usize>,
-    /// The connection is closing: a GOAWAY was sent.
+    /// Whether the connection is closing: a GOAWAY was sent.
     pub(super) closing: Cell<bool>,
-    /// As many streams are open as allowed; the next one is not accepted yet.
+    /// Whether as many streams are open as allowed; the next one is not accepted yet.
     pub(super) full: Cell<bool>,
     /// Set while an idle connection keeps the memory of its former streams: how long it may stay idle after releasing it.
     pub(super) idle_after_release: Cell<Option<Duration>>,
     /// [`Self::undelivered`] when the delivery deadline was armed last.
     pub(super) undelivered_when_armed: Cell<usize>,
-    /// When the connection was polled last: the arrival time of the requests that this poll finds.
+    /// Time at which the connection was polled last: the arrival time of the requests that this poll finds.
     pub(super) polled_at: Cell<Instant>,
     /// The last authority that was accepted, and the length of its host: most connections carry requests for one only.
     authority: RefCell<(Vec<u8>, usize)>,
@@ -71,7 +71,7 @@ impl ConnectionState {
                 bytes: limits.header_bytes,
                 fields: limits.headers,
             },
-            // They have a limit of their own, which is measured as over HTTP/1.
+            // Trailers have a limit of their own, which is measured as over HTTP/1.
             trailers: BlockLimits {
                 bytes: 4 * trailers::MAX_BYTES,
                 fields: 4 * trailers::MAX_FIELDS,
@@ -103,7 +103,7 @@ impl ConnectionState {
         }
     }
 
-    /// Handles what `transport` has read.
+    /// Handles the bytes that `transport` has read.
     pub(super) fn receive(&self, transport: &mut FramedStream) {
         let mut core = self.connection.core();
         let now_ms = self.worker.controls.now_ms();

@@ -103,7 +103,7 @@ struct Policy {
 #[derive(Debug)]
 struct NamedCertificate {
     key: Arc<CertifiedKey>,
-    /// The same with an OCSP response.
+    /// The same certificate with an OCSP response.
     stapled: Option<(Arc<CertifiedKey>, OcspResponse)>,
     covers: Arc<[String]>,
     policy: usize,
@@ -132,7 +132,7 @@ impl Names {
         exact.or_else(wildcard)
     }
 
-    /// Whether there is no certificate for this name yet. Showing another one would only be a different error.
+    /// Whether there is no certificate for this name yet. Presenting another one would only cause a different error.
     fn lacks(&self, name: &str) -> bool {
         self.missing.contains(name) && self.known(name).is_none()
     }
@@ -219,7 +219,7 @@ impl CertificateTable {
     ) -> Result<Arc<Self>, CertificateFault> {
         let mut names = Names::default();
         let mut entries = Vec::new();
-        // For each policy its authority and the first certificate that has it.
+        // For each policy, its authority and the first certificate that has it.
         let mut authorities: Vec<(Option<ClientAuthority>, usize)> = Vec::new();
         for (index, slot) in certificates.slots().iter().enumerate() {
             let certificate = &slot.current;
@@ -249,7 +249,7 @@ impl CertificateTable {
             .flat_map(|cert| cert.sni.clone());
         names.missing.extend(missing);
         if authorities.is_empty() {
-            // For handshakes that end because there is no certificate.
+            // This policy is for handshakes that end because there is no certificate.
             authorities.push((None, 0));
         }
         let (names, entries) = (Arc::new(names), Arc::<[NamedCertificate]>::from(entries));
@@ -349,13 +349,13 @@ impl CertificateTable {
     }
 }
 
-/// What tells the tickets of a policy from those of all others, also in the process that takes over from this one.
+/// The label that distinguishes the tickets of a policy from those of all others, also in a successor of this process.
 fn label(listener: &spec::ListenerSpec, authority: Option<&ClientAuthority>) -> Vec<u8> {
     let (auth, pem) = authority.map_or(("", &[][..]), |a| (a.auth.as_str(), &a.pem));
     [listener.name.as_bytes(), auth.as_bytes(), pem].join(&0)
 }
 
-/// Whether two certificates lead to the same policy.
+/// Whether two certificates have the same policy.
 fn are_same(one: Option<&ClientAuthority>, other: Option<&ClientAuthority>) -> bool {
     match (one, other) {
         (None, None) => true,
@@ -364,16 +364,16 @@ fn are_same(one: Option<&ClientAuthority>, other: Option<&ClientAuthority>) -> b
     }
 }
 
-/// Whether a client wants to see the answer to a challenge.
+/// Whether a client asks for the answer to a challenge.
 fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
     let mut protocols = hello.alpn().into_iter().flatten();
     protocols.any(|protocol| protocol == acme::ALPN)
 }
 
-/// Why a handshake has no connection although nothing is wrong with the client.
+/// The reason why a handshake leads to no connection, although the client made no error.
 #[derive(Debug)]
 pub(crate) enum HandshakeEnd {
-    /// It was a challenge of an ACME authority, and was answered.
+    /// The handshake was a challenge of an ACME authority, and was answered.
     Challenge,
     /// There is no certificate for this name yet.
     NoCertificate(String),

@@ -205,7 +205,7 @@ mod tests {
     fn control_frames_that_accompany_work_do_not() {
         let mut budget = FloodBudget::new(0);
         let n = passed(&mut budget, |budget, _| {
-            // What was sent, and how the client acknowledges it.
+            // The frames that were sent, and how the client acknowledges them.
             budget.sent(0);
             budget.charge();
             budget.charge();

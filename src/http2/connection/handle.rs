@@ -1,4 +1,4 @@
-//! What drivers and streams use of a connection.
+//! The interface of a connection for drivers and streams.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
@@ -357,12 +357,12 @@ impl Core {
     }
 }
 
-/// What a request says about the content of its response.
+/// The kind of a request, which determines the content of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
-    /// Nothing.
+    /// The response has the content that its head describes.
     Ordinary,
-    /// HEAD: there is none.
+    /// HEAD: the response has no content.
     Head,
     /// Extended CONNECT: after a 2xx both sides send DATA of no declared length.
     Tunnel,

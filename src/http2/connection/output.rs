@@ -1,4 +1,4 @@
-//! What is sent: DATA under flow control, and the output buffer.
+//! Output: DATA under flow control, and the output buffer.
 //!
 //! The buffer is bounded: beyond [`BATCH`] bytes streams queue until some of it was written. If the transport takes no more,
 //! [`MOST`] is the limit, so that responses can be finished, and each stream has at most [`STREAM_MOST`]. The queue also serves
@@ -21,7 +21,7 @@ const CONTROL_MOST: usize = 256 * 1024;
 const STREAM_MOST: usize = 64 * 1024;
 /// Less room than this is not worth a frame.
 const LEAST_ROOM: usize = 4 * 1024;
-/// What a stream gets when its turn comes.
+/// Number of bytes that a stream gets when its turn comes.
 const GRANT: usize = 16 * 1024;
 
 impl Core {

@@ -12,11 +12,11 @@ const LIMITS: BlockLimits = BlockLimits {
     fields: 100,
 };
 
-/// What was sent so far.
+/// The frames that were sent so far.
 #[derive(Debug)]
 pub(super) struct Sent {
     role: Role,
-    /// Bytes that don't make a whole frame yet.
+    /// Bytes that don't form a whole frame yet.
     rest: Vec<u8>,
     preface_left: usize,
     decoder: Decoder,

@@ -62,7 +62,7 @@ pub(super) struct Stream {
     /// Heads of responses that were not taken yet.
     pub(super) heads: VecDeque<Box<HeadBlock>>,
     pub(super) trailers: Option<Box<HeadBlock>>,
-    /// What the peer may still send.
+    /// Number of bytes that the peer may still send.
     pub(super) receive_window: i64,
     /// Received bytes that the handle hasn't released yet.
     pub(super) unreleased: usize,
@@ -71,16 +71,16 @@ pub(super) struct Stream {
 
     /// END_STREAM was queued.
     pub(super) send_ended: bool,
-    /// What the peer's window still allows.
+    /// Number of bytes that the peer's window still allows.
     pub(super) send_window: i64,
-    /// Position of its last DATA frame in the connection's output.
+    /// Position of the last DATA frame in the connection's output.
     pub(super) last_data: Option<u64>,
-    /// Position after its last DATA, and how many bytes were queued since all of it had been written.
+    /// Position after the last DATA, and how many bytes were queued since all of it had been written.
     pub(super) data_end: u64,
     pub(super) unwritten: usize,
     /// Bytes of the connection's window and output buffer that are reserved for this stream.
     pub(super) granted: usize,
-    /// How much the stream wanted to send when it was queued.
+    /// Number of bytes that the stream wanted to send when it was queued.
     pub(super) wanted: usize,
     /// The stream is in the connection's queue for room.
     pub(super) queued: bool,

@@ -11,15 +11,15 @@ const MAX_BYTES: usize = 2 * MAX_TABLE;
 /// An entry of the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<T> {
-    /// Where its text starts in the buffer.
+    /// Offset of the text in the buffer.
     start: u32,
-    /// Length of its text: more than name and value if the owner stores separators.
+    /// Length of the text: more than name and value if the owner stores separators.
     len: u16,
     /// Length of the name.
     pub(super) name_len: u16,
-    /// Its size by RFC 7541 §4.1.
+    /// Size of the entry by RFC 7541 §4.1.
     size: u16,
-    /// What the owner keeps for each entry.
+    /// The value that the owner stores with each entry.
     pub(super) tag: T,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Entry<T> {
 #[derive(Debug)]
 pub(super) struct DynamicTable<T> {
     bytes: Vec<u8>,
-    /// The oldest first; those before `first` have been evicted.
+    /// Entries, the oldest first; those before `first` have been evicted.
     entries: Vec<Entry<T>>,
     first: usize,
     size: usize,
@@ -104,7 +104,7 @@ impl<T: Copy> DynamicTable<T> {
             .iter()
             .for_each(|part| self.bytes.extend_from_slice(part));
         self.size += size;
-        // All lengths are at most that of the table.
+        // No length is larger than the table.
         self.entries.push(Entry {
             start,
             len: len as u16,

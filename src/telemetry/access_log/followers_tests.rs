@@ -16,7 +16,7 @@ fn facts(service: &str, failed: bool, canary: bool) -> LineFacts<'_> {
     }
 }
 
-/// What is in the channel.
+/// Returns the chunks in the channel.
 fn taken(subscription: &mut Subscription) -> String {
     let mut text = String::new();
     while let Ok(chunk) = subscription.chunks.try_recv() {

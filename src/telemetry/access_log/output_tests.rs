@@ -18,7 +18,7 @@ fn small_disk() -> (LogFile, PipeReader) {
     (file, reader)
 }
 
-/// What is on the disk, which is empty then.
+/// Returns the text that was written to the pipe since the last call.
 fn taken(reader: &mut PipeReader) -> String {
     let mut bytes = vec![0; 1 << 20];
     let mut len = 0;
