@@ -191,7 +191,7 @@ impl Readiness {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// The phase now.
+    /// The current phase.
     pub(crate) fn phase(&self) -> ProcessPhase {
         match self.phase.load(Ordering::Acquire) {
             0 => ProcessPhase::Starting,

@@ -36,7 +36,7 @@ pub(crate) struct ServiceSeries {
     /// Figures of the service's clients: each request once, the proxy's own answers included.
     #[serde(default)]
     pub clients: RedSeries,
-    /// By version.
+    /// The series of each version, by its name.
     pub versions: BTreeMap<String, RedSeries>,
     /// By rule of the guard, and `total` for all of them, as log10.
     pub evidence: BTreeMap<String, Vec<Option<f32>>>,

@@ -119,7 +119,7 @@ fn evidence_is_kept_by_rule_and_beside_the_traffic() {
     let expected = expected.map(|(rule, value)| (rule.to_owned(), line(value)));
     assert_eq!(shop.evidence, BTreeMap::from(expected));
     assert_eq!(shop.versions["v1"].rate.len(), 4);
-    // They leave with the 15 minutes.
+    // The values are dropped after 15 minutes.
     run.seconds(15 * 60, 0, 200);
     assert!(run.shop().evidence.is_empty());
 }
@@ -137,7 +137,7 @@ fn memory_is_bounded_and_what_leaves_is_forgotten() {
     run.snapshot = snapshot(&["api"], &run.telemetry);
     run.seconds(5, 1, 200);
     assert!(run.store.services.keys().eq(["api"]));
-    // It has no past.
+    // A new service has no past.
     let api = run
         .store
         .of(&run.snapshot, "api")

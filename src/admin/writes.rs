@@ -131,12 +131,12 @@ pub(crate) struct UndoPlan {
 pub(crate) struct UndoReport {
     /// The generation whose text runs again.
     pub to: u64,
-    /// The edit.
+    /// The edit that leads to that text.
     #[serde(flatten)]
     pub edit: EditReport,
 }
 
-/// Handles a request.
+/// Handles a request that changes the configuration.
 pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     route: WriteRoute<'_>,
     head: &Parts,

@@ -132,7 +132,7 @@ pub enum PathRewrite {
     Regex {
         /// The expression, compiled to at most 1 MiB.
         regex: regex::bytes::Regex,
-        /// The replacement.
+        /// The text that replaces what the expression matches.
         to: String,
     },
 }

@@ -87,7 +87,7 @@ pub(crate) enum SubjectKey {
 /// A pattern for the value of a request attribute.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// The same bytes.
+    /// The same bytes as this text.
     Exact(String),
     /// A glob: `*` matches any run of bytes, `?` exactly one.
     Glob(String),

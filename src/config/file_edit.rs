@@ -46,7 +46,7 @@ pub(crate) struct VersionEdit {
     pub version: String,
     /// Endpoints as the file writes them: `10.0.0.1:80 weight=2`.
     pub endpoints: Option<Vec<String>>,
-    /// The label.
+    /// The version's label.
     pub label: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl FromStr for FlagChange {
 /// A text that an edit has produced.
 #[derive(Clone, Debug)]
 pub(crate) struct EditedText {
-    /// The text.
+    /// The whole text of the file.
     pub text: String,
     /// The configuration in the text.
     pub spec: Spec,

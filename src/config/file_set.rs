@@ -22,9 +22,9 @@ pub(crate) struct LockedFiles {
 /// A file that can't be read or written.
 #[derive(Debug)]
 pub(crate) struct FileError {
-    /// The file.
+    /// Path of the file.
     pub(crate) file: PathBuf,
-    /// The error.
+    /// The error of reading or writing the file.
     pub(crate) source: io::Error,
 }
 

@@ -45,7 +45,7 @@ pub struct Policies {
 /// Active health checks: `[service.NAME.health]`, or `check = "/ready"` for the probe alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPolicy {
-    /// The check itself.
+    /// The request or connection that checks an endpoint.
     pub probe: Probe,
     /// Time between two checks of an endpoint, with up to 10 % of random jitter; at least 10 ms. Default 2 s.
     pub interval: Duration,

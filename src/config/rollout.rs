@@ -145,7 +145,7 @@ words! {
         Hold "hold",
         /// The step is prolonged by its own length, once; then the rollout holds.
         Extend "extend",
-        /// The step passes.
+        /// The step counts as passed.
         Pass "pass",
     }
 }

@@ -23,7 +23,7 @@ pub struct TraceSpec {
 pub struct ExportField {
     /// The name in lower case.
     pub name: String,
-    /// The value.
+    /// The value of the field.
     pub value: String,
 }
 

@@ -198,7 +198,7 @@ pub enum Frame<'a> {
     },
     /// Another part of a header block.
     Continuation {
-        /// The part.
+        /// The next part of the block.
         fragment: &'a [u8],
         /// Whether the block is complete.
         end_headers: bool,
@@ -207,7 +207,7 @@ pub enum Frame<'a> {
     Priority,
     /// The peer ended the stream.
     Reset {
-        /// Why.
+        /// The reason for the reset.
         code: ErrorCode,
     },
     /// Settings of the peer.
@@ -216,18 +216,18 @@ pub enum Frame<'a> {
     SettingsAck,
     /// A ping or its answer.
     Ping {
-        /// Whether it is an answer.
+        /// Whether this frame answers a PING of ours.
         ack: bool,
-        /// To be sent back.
+        /// The data that an answer has to repeat.
         data: [u8; 8],
     },
     /// The peer ends the connection.
     GoAway {
-        /// Streams above it were not processed.
+        /// Highest stream that may have been processed. Those above it were not.
         last_stream: u32,
-        /// Why.
+        /// The reason for the end.
         code: ErrorCode,
-        /// Diagnostics of the peer.
+        /// Text of the peer for diagnosis.
         debug: &'a [u8],
     },
     /// A larger window, of the stream or of the connection.

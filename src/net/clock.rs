@@ -34,7 +34,7 @@ const SLOT_KEPT: usize = 1024;
 /// The current activity of a connection's task, on which draining and shedding depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskPhase {
-    /// In the TLS handshake.
+    /// The TLS handshake isn't complete yet.
     Handshake,
     /// Between requests: closing the connection loses nothing.
     Idle,
@@ -134,8 +134,8 @@ impl TaskControl {
         self.upstream.get()
     }
 
-    /// Sets the time, as of [`Self::now_ms`], from which on the client counts as too slow with its request body, unless it sends more
-    /// before. `None` while no body is expected.
+    /// Sets the time, as of [`Self::now_ms`], from which on the client counts as too slow with its request body, unless it sends
+    /// more before. `None` while no body is expected.
     #[inline]
     pub fn set_behind(&self, at: Option<u64>) {
         self.behind_at.set(at.unwrap_or(NEVER));
@@ -393,7 +393,7 @@ impl TaskControls {
         }
     }
 
-    /// Number of tasks.
+    /// Number of registered tasks.
     pub fn len(&self) -> usize {
         self.0.slab.borrow().len()
     }

@@ -52,7 +52,7 @@ pub(crate) enum Placement<'s> {
 /// An answer that the configuration gives to a request.
 #[derive(Debug)]
 pub(crate) struct Answered<'s> {
-    /// The answer.
+    /// The answer that the configuration defines.
     pub answer: &'s Answer,
     /// Index of the version that has the answer, if a version has it.
     pub version: Option<VersionIx>,

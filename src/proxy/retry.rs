@@ -84,7 +84,7 @@ pub(crate) struct Situation<'a> {
     pub second_runs: bool,
 }
 
-/// What follows a failed try.
+/// The action that follows a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// No further try: the failure is reported to the client.

@@ -11,7 +11,7 @@ use crate::config::rollout::{
 };
 use crate::config::spec::Share;
 
-/// A second.
+/// One second.
 pub(super) const S: Duration = Duration::from_secs(1);
 
 pub(super) fn share(percent: u32) -> Share {

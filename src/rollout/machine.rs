@@ -114,7 +114,7 @@ impl Machine {
         (machine, vec![Effect::ResetGuard, Effect::Note(begun)])
     }
 
-    /// The state.
+    /// The current state of the rollout.
     pub fn state(&self) -> &RolloutState {
         &self.state
     }

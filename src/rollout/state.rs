@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for RolloutPhase {
 pub struct Latch {
     /// Fingerprint of the plan.
     pub plan: String,
-    /// Why it ended.
+    /// The reason why the rollout ended.
     pub reason: String,
     /// Time at which the rollout ended, in seconds since the Unix epoch.
     pub at_s: u64,

@@ -138,7 +138,7 @@ pub enum DecisionStep {
         from: VersionIx,
         /// The version that takes over.
         to: VersionIx,
-        /// Why it takes over.
+        /// The role in which that version takes over.
         role: FailoverRole,
     },
 }

@@ -91,7 +91,7 @@ fn forwarded(decision: Decision) -> Choice {
     }
 }
 
-/// Version, how, rule.
+/// Returns the index of the version, how it was chosen, and the index of the rule.
 fn of(choice: &Choice) -> (usize, Chosen, Option<usize>) {
     (
         choice.version.0,

@@ -55,9 +55,9 @@ pub(crate) struct Inputs<'a> {
     pub keys: &'a Keys,
     /// Members of the fleet among which `limits.requests` is divided; 1 if it is this proxy's own.
     pub limit_members: u32,
-    /// Where requests are logged.
+    /// The sink to which requests are logged.
     pub access_log: Option<&'a Arc<LogSink>>,
-    /// Where spans are exported to.
+    /// The sink to which spans are exported.
     pub traces: Option<&'a Arc<TraceSink>>,
     /// The current time in seconds since the Unix epoch.
     pub now_s: u64,

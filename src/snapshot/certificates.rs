@@ -8,7 +8,7 @@ use crate::certificates::Validity;
 /// The state of a certificate, or of the authorities that a version's endpoints are verified against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateState {
-    /// Who uses it.
+    /// The listener or version that uses it.
     pub owner: CertificateOwner,
     /// Server names (SNI) that it is presented for. Empty for a version.
     pub names: Vec<String>,

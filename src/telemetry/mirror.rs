@@ -30,7 +30,7 @@ pub(crate) struct MirrorLog {
 #[derive(Debug, Default)]
 struct Differences {
     kinds: BTreeMap<String, u64>,
-    /// Oldest first.
+    /// The last differences, the oldest first.
     last: VecDeque<Arc<MirrorDifference>>,
 }
 

@@ -193,9 +193,9 @@ words! {
     pub enum EjectionOutcome {
         /// An outlier was found.
         Detected "detected",
-        /// It was ejected.
+        /// The outlier was ejected.
         Enforced "enforced",
-        /// It was not ejected, because `outlier.max_ejected` was reached.
+        /// The outlier was not ejected, because `outlier.max_ejected` was reached.
         Overflow "overflow",
     }
 }

@@ -38,7 +38,7 @@ pub enum AttemptVerdict {
 pub struct Suspect {
     /// The endpoint, which has [`flag::SUSPECT`] raised.
     pub endpoint: Arc<Endpoint>,
-    /// Why it was detected.
+    /// The reason why the endpoint counts as an outlier.
     pub reason: EjectionReason,
 }
 

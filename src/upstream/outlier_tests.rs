@@ -262,7 +262,7 @@ fn only_what_the_interval_brought_is_judged() {
     let (mut judge, now) = (judge(5), Instant::now());
     let mut rates = vec![(1000, 0); 5];
     rates[2] = (100, 900);
-    // What was before the first sweep is nobody's interval.
+    // Attempts before the first sweep belong to no interval.
     assert_eq!(judge.sweep(&tallies(&rates), &terms, now, &nobody), []);
     for rate in &mut rates {
         rate.0 += 200;

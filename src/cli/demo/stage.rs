@@ -61,7 +61,7 @@ pub(super) struct StoryEnd {
 }
 
 impl StoryEnd {
-    /// Adds a figure.
+    /// Adds a named figure to the story's result.
     pub(super) fn fact(&mut self, name: &'static str, value: impl Into<String>) {
         self.facts.push((name, value.into()));
     }

@@ -183,7 +183,7 @@ impl WatchModel {
         self.series.add_past(second(now), service, past);
     }
 
-    /// Shows a remark.
+    /// Shows a remark or an error until it is outdated.
     pub(super) fn say(&mut self, text: String, is_error: bool, now: SystemTime) {
         self.remark = Some(Remark {
             text,

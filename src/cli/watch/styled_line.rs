@@ -17,7 +17,7 @@ impl StyledLine {
         Self::default()
     }
 
-    /// Adds text.
+    /// Appends text in a style.
     pub(super) fn add(mut self, text: &str, style: CellStyle) -> Self {
         let text = printable(text);
         self.width += width(&text);

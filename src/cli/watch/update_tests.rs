@@ -46,7 +46,7 @@ fn the_selection_stays_with_its_service() {
     update(&mut model, WatchEvent::Status(Box::new(next)), noon());
     assert_eq!(listed(&model), ["calm", "limping"]);
     assert_eq!(model.selected, "calm");
-    // It has gone.
+    // The selected service has gone.
     let next = document(&[service("limping", "up", 0.0)]);
     update(&mut model, WatchEvent::Status(Box::new(next)), noon());
     assert_eq!(model.selected, "limping");

@@ -267,7 +267,7 @@ mod tests {
         plan.on("a.test", window(30, 40), NOW, 0.5);
         assert_eq!(plan.order_at("a.test"), Some(NOW + 35 * DAY));
         assert_eq!(plan.next(NOW), AcmeAction::Wait(Duration::from_secs(7200)));
-        // It was revoked: the window has passed.
+        // The certificate was revoked: the window has passed.
         plan.on("a.test", window(-2, -1), NOW, 0.5);
         assert_eq!(plan.next(NOW), order("a.test"));
         // A later window doesn't put off what is due.

@@ -20,7 +20,7 @@ const AGENT: &str = concat!("cutover/", env!("CARGO_PKG_VERSION"));
 /// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallError {
-    /// Nothing was sent.
+    /// Nothing of the request was sent.
     NotSent(String),
     /// The connection or the stream failed before the answer was complete, or the answer isn't gRPC.
     Broken(String),

@@ -77,7 +77,7 @@ pub(super) struct HeaderResponse {
 pub(super) struct DeleteRangeRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
-    /// Empty: the one key.
+    /// Empty: only `key` itself is deleted.
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: Bytes,
 }
@@ -199,7 +199,7 @@ pub(super) const EVENT_DELETE: i32 = 1;
 /// `LeaseGrantRequest`, with an ID that the server chooses.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct LeaseGrantRequest {
-    /// In seconds.
+    /// Time to live, in seconds.
     #[prost(int64, tag = "1")]
     pub ttl: i64,
 }

@@ -163,7 +163,7 @@ fn kept_endpoints_keep_their_state_and_added_ones_start_unproven() {
             .publish(&[healthy], &Policies::default(), None)
             .remove(0);
         assert_eq!(unchecked.state.flags(), 0);
-        // It had traffic before checks were configured.
+        // The endpoint had traffic before checks were configured.
         let both = harness.publish(&[healthy, failing], &checked(1, 1), None);
         assert_eq!([0, 1].map(|i| both[i].state.flags()), [0, flag::UNPROVEN]);
         harness.monitor.first_round(PATIENCE).await;

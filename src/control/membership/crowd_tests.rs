@@ -115,7 +115,7 @@ async fn follow(membership: Membership, mut store: FleetStore, heard: Rc<Heard>)
                 due += every;
             }
         }
-        // Its tasks end with it.
+        // Keeps the membership until here: its tasks end with it.
         let _ = &membership;
     }
 }

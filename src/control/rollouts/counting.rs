@@ -40,7 +40,7 @@ pub(super) struct Judging {
 /// The canary's counts of an event, and stable's.
 type TwoSides = (EventTally, EventTally);
 
-/// One second of counts.
+/// The counts of one second.
 struct Second {
     errors: TwoSides,
     endpoints: Vec<EventTally>,

@@ -202,7 +202,7 @@ impl Rollouts {
         }
     }
 
-    /// Handles news.
+    /// Handles an event that concerns the rollouts.
     pub(super) async fn on_news(&mut self, news: RolloutNews, publisher: &mut Publisher) {
         let snapshot = publisher.live().current();
         match news {
@@ -280,7 +280,7 @@ impl Rollouts {
         self.carry_out(&ended.service, effects, Some(snapshot));
     }
 
-    /// Processes a second.
+    /// Advances all rollouts by the time since the last call, which is about a second.
     pub(super) async fn second(&mut self, publisher: &mut Publisher) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
@@ -442,7 +442,7 @@ impl Rollouts {
         }
     }
 
-    /// Logs and notifies.
+    /// Logs a message about the rollout of a service, and sends it to the service's `notify`.
     fn tell(&self, name: &str, text: &str) {
         tracing::info!(service = name, "rollout: {text}");
         let Some(rollout) = self.services.get(name) else {

@@ -10,9 +10,9 @@ use crate::rollout::store::StoreEvent;
 pub(in crate::control) enum RolloutNews {
     /// The store has taken or refused a change.
     Stored(Box<StoreEvent>),
-    /// A call has ended.
+    /// A call to the outside has ended: a smoke request, a hook or a query; or a promotion has failed.
     Ended(CallEnded),
-    /// The fleet has changed.
+    /// The state of the fleet has changed.
     Fleet(FleetNews),
 }
 

@@ -75,7 +75,7 @@ pub(super) enum Election {
     Campaign,
     /// This member has the role, and takes over in the document.
     Claim,
-    /// This member has the role and no use for it.
+    /// This member has the role but no use for it.
     Resign,
 }
 

@@ -277,7 +277,7 @@ impl Following {
             text: tables,
             by: self.by.clone().unwrap_or_default(),
         };
-        // This was the value of the key before.
+        // Never fails: the tables were the value of the key before.
         let Ok(value) = document.to_value() else {
             return;
         };

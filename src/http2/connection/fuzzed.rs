@@ -22,7 +22,7 @@ pub struct Request {
     pub path: Vec<u8>,
     /// Names and values of the fields.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// All of its DATA.
+    /// The payloads of all its DATA frames.
     pub content: Vec<u8>,
     /// Names and values of the trailers.
     pub trailers: Vec<(Vec<u8>, Vec<u8>)>,

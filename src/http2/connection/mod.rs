@@ -98,7 +98,7 @@ pub(crate) struct Config {
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// New streams are welcome.
+    /// The end has not begun: new streams are accepted.
     No,
     /// The first GOAWAY of a graceful shutdown was sent: streams on their way are still accepted (RFC 9113 §6.8).
     Announced,
@@ -160,7 +160,7 @@ pub(crate) struct Core {
     resets: VecDeque<u32>,
     #[expect(clippy::vec_box, reason = "each is handed out in its box")]
     spare_heads: Vec<Box<HeadBlock>>,
-    /// [`Sender`]s of a client.
+    /// Number of live [`Sender`]s of a client.
     senders: usize,
     ending: Ending,
     /// The error that ended the connection.

@@ -18,7 +18,7 @@ struct Pump {
     connection: Rc<Connection>,
     io: DuplexStream,
     input: Vec<u8>,
-    /// Bytes per read.
+    /// Number of bytes that are read at once.
     piece: usize,
 }
 

@@ -288,7 +288,7 @@ impl Core {
         }
     }
 
-    /// Any frame but DATA.
+    /// Handles any frame but DATA.
     fn frame(&mut self, header: &FrameHeader, frame: Frame<'_>) {
         let is_work = matches!(
             frame,

@@ -73,7 +73,7 @@ impl Sent {
         }
     }
 
-    /// These bytes were written.
+    /// Counts the frames in bytes that were written.
     pub(super) fn wrote(&mut self, mut bytes: &[u8]) {
         if self.preface_left > 0 {
             let at = PREFACE.len() - self.preface_left;

@@ -11,7 +11,7 @@ use crate::http2::{ErrorCode, HeadBlock};
 pub(super) mod interest {
     /// Data, heads, trailers or the end of the message.
     pub(in super::super) const RECEIVE: u8 = 1;
-    /// Room for data.
+    /// Room to send data.
     pub(in super::super) const SEND: u8 = 2;
     /// A reset, or the end of the connection.
     pub(in super::super) const RESET: u8 = 4;

@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// What members count second by second.
+    /// Generates the counts of each member, second by second.
     fn histories() -> impl Strategy<Value = Vec<Vec<StepCounts>>> {
         let side = || (0u64..50).prop_flat_map(|n| (Just(n), 0..=n));
         let second = (side(), side()).prop_map(|(canary, stable)| counts(canary, stable));

@@ -12,7 +12,7 @@ use crate::config::rollout::ErrorLimit;
 
 use super::counts::EventTally;
 
-/// Minutes of memory.
+/// Number of minutes that are remembered.
 const MINUTES: usize = 60;
 /// The normal distribution's 99 % quantile.
 const Z99: f64 = 2.326_347_874_040_841;

@@ -80,7 +80,7 @@ impl Guard {
     }
 }
 
-/// ln(1/(α w)) + 1.2.
+/// Returns the evidence that a verdict needs: ln(1/(α w)) + 1.2.
 fn needed(alpha: f64, weight: f64) -> f64 {
     -(alpha * weight).ln() + BEYOND
 }

@@ -29,7 +29,7 @@ pub(super) struct EProcess {
     /// Prior of the starting times to come.
     #[serde(with = "exact")]
     reserve: f64,
-    /// Seconds so far.
+    /// Number of seconds that the process has taken in.
     second: u64,
 }
 
@@ -78,7 +78,7 @@ impl EProcess {
         }
     }
 
-    /// Returns ln E.
+    /// Returns the natural logarithm of the e-value.
     pub(super) fn log_e(&self) -> f64 {
         let reserve = self.reserve.ln();
         let most = self.logs.iter().fold(reserve, |a, b| a.max(*b));

@@ -54,7 +54,7 @@ impl FollowFilter {
 /// All followers.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
-    /// Changes with the list.
+    /// Increases with each subscription that begins or ends.
     version: AtomicU64,
     list: Mutex<Vec<Arc<Follower>>>,
     /// Number of subscriptions that haven't been dropped.
@@ -104,7 +104,7 @@ impl Followers {
     /// Ends all subscriptions: each yields the chunks in its channel, and then ends. Returns when all of them have been dropped,
     /// or after `limit`. To be called when the workers have ended.
     pub(crate) async fn close(&self, limit: Duration) {
-        // As in `subscribe`.
+        // The lock is not poisoned; see `Followers::subscribe`.
         self.list.lock().expect("followers lock").clear();
         let deadline = Instant::now() + limit;
         while self.open.load(Relaxed) > 0 && Instant::now() < deadline {
@@ -127,7 +127,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // As in `subscribe`.
+        // The lock is not poisoned; see `Followers::subscribe`.
         let mut list = self.followers.list.lock().expect("followers lock");
         list.retain(|follower| !Arc::ptr_eq(&follower.lost, &self.lost));
         self.followers.version.fetch_add(1, Relaxed);
@@ -162,7 +162,7 @@ impl FollowerBuffers {
         if version == self.version {
             return;
         }
-        // As in `subscribe`. The lock is held for a moment, and only when a follower comes or goes.
+        // The lock is not poisoned; see `Followers::subscribe`. The lock is held for a moment, and only when a follower comes or goes.
         let list = followers.list.lock().expect("followers lock");
         self.version = version;
         self.buffers = { list.iter() }

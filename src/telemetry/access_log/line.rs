@@ -75,7 +75,7 @@ pub(super) trait KeyedLine {
     fn word(&mut self, key: FieldKey, value: &[u8]);
     /// Writes a value that needs no escape, but may need quotes: printable ASCII without spaces, quotes and backslashes.
     fn token(&mut self, key: FieldKey, value: &[u8]);
-    /// Writes any text.
+    /// Writes any text, escaped where necessary.
     fn text(&mut self, key: FieldKey, value: &[u8]);
     /// Writes an address.
     fn address(&mut self, key: FieldKey, value: IpAddr);

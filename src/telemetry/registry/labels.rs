@@ -13,7 +13,7 @@ pub struct Ejection {
     pub endpoint: String,
     /// Why the endpoint is an outlier.
     pub reason: EjectionReason,
-    /// The reaction to it.
+    /// The reaction to the outlier.
     pub outcome: EjectionOutcome,
 }
 

@@ -23,7 +23,7 @@ pub struct Leasing {
     failures: u64,
     /// Counts the wait under the limit `pending`.
     pending: Option<Pending>,
-    /// Ends the wait.
+    /// Ends the wait when its time limit passes.
     timeout: Option<Pin<Box<Sleep>>>,
 }
 

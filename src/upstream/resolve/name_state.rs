@@ -40,7 +40,7 @@ pub(crate) struct NameState {
 /// The effect of a lookup's result on the addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameChange {
-    /// Nothing.
+    /// The name's addresses are the same as before.
     None,
     /// Addresses came or went, or their weights or priorities changed.
     Set {
