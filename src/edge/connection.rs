@@ -50,7 +50,7 @@ pub(crate) struct Accepted {
     pub control: OwnedTaskControl,
 }
 
-/// What happens to the connection after a request.
+/// The next state of the connection after a request.
 enum AfterRequest {
     KeepAlive,
     Close,

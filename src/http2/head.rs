@@ -11,7 +11,7 @@ use crate::http1::lists::is_token;
 use crate::http1::{Field, FieldId, Method, Reject, Span, number, target};
 use crate::reason::Reason;
 
-/// What a header block contains.
+/// The kind of message part that a header block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadKind {
     /// A request.
@@ -21,7 +21,7 @@ pub enum HeadKind {
     },
     /// A response.
     Response,
-    /// Trailers of either.
+    /// The trailers of a request or response.
     Trailers,
 }
 
@@ -62,7 +62,7 @@ pub struct HeadBlock {
     pub hosts: u32,
     /// The first defect found, if the message is malformed.
     pub malformed: Option<Malformed>,
-    /// Set if the block is beyond the limits: 431. Its fields are then incomplete.
+    /// The status and reason if the block is beyond the limits: 431. Its fields are then incomplete.
     pub too_large: Option<Reject>,
     /// Size as in RFC 9113 §6.5.2, including fields that were dropped.
     pub size: usize,

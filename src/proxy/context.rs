@@ -19,7 +19,7 @@ pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 /// A request, and everything that is needed to serve it.
 #[derive(Debug)]
 pub(crate) struct RequestContext<'a, F> {
-    /// The worker that serves it.
+    /// The worker that serves the request.
     pub worker: &'a Worker,
     /// Deadline and shutdown signal of the task.
     pub watch: &'a TaskControl,
@@ -31,7 +31,7 @@ pub(crate) struct RequestContext<'a, F> {
     pub request: &'a Request<'a, F>,
     /// The request's target after `rewrite`, if the service or a rule has one.
     pub rewritten: Option<Box<Rewritten<'a>>>,
-    /// The service it was routed to.
+    /// The service that the request was routed to.
     pub service: &'a Service,
 }
 

@@ -151,20 +151,20 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     }
 }
 
-/// What a request keeps from one passage to the next: it is routed again after it has waited.
+/// The state of a request that is kept when it is routed again after it has waited.
 #[derive(Default)]
 struct Passage<'a> {
-    /// Set once it has waited.
+    /// Set once the request has waited.
     hold: Option<Hold<'a>>,
-    /// Set once it was forwarded.
+    /// Set once the request was forwarded.
     upload: Option<Upload>,
 }
 
-/// What has become of a passage.
+/// The result of routing and forwarding a request once.
 enum Forwarded {
     /// The request has ended.
     Ended(Ended),
-    /// It has waited for an endpoint and is to be routed again.
+    /// The request has waited for an endpoint and is to be routed again.
     Again,
 }
 
@@ -261,7 +261,7 @@ async fn dispatch<'a, D: Downstream, F: Fields>(
 /// Forwards a routed request and, if the service mirrors it, sends a copy of it afterwards.
 ///
 /// # Errors
-/// Those of [`forward`].
+/// See [`forward`].
 async fn forward_and_copy<D: Downstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     placed: &Placed,

@@ -68,9 +68,9 @@ pub(super) struct Tries<'a, 'r, F> {
     pub only_fresh: bool,
     /// The slot under `limits.retries`. Kept from one retry to the next.
     retry_slot: Option<ActiveGuard<'a>>,
-    /// The try beside the first one, if the request is hedged.
+    /// The state that the first try and the second one share, if the request is hedged.
     pub race: Option<Rc<Race>>,
-    /// That try, once the first one has failed.
+    /// The second try, once the first one has failed.
     pub second: Option<Second<'a>>,
 }
 

@@ -37,7 +37,7 @@ pub(super) struct SharedAccount {
     pub thumbprint: String,
 }
 
-/// What other members have written.
+/// A value that another member has written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SharedItem {
     Account(SharedAccount),
@@ -45,7 +45,7 @@ pub(super) enum SharedItem {
     Certificate(String, String),
 }
 
-/// What happened to the shared keys.
+/// A change of the shared keys, as the task that watches them reports it.
 #[derive(Debug)]
 enum Found {
     Listed(Vec<Entry>),
@@ -53,25 +53,25 @@ enum Found {
     Deleted(String),
 }
 
-/// This member's part.
+/// One member's part in sharing the account and the certificates.
 #[derive(Debug)]
 pub(super) struct Sharing {
     etcd: Etcd,
-    /// The beginning of the keys.
+    /// The beginning of the keys in etcd.
     prefix: String,
     seal: Seal,
     news: mpsc::UnboundedReceiver<Found>,
     queue: VecDeque<Found>,
-    /// Whether this member has the right to order.
+    /// Whether this member has the right to place orders.
     is_orderer: watch::Receiver<bool>,
-    /// Whether this member may ask for the right.
+    /// Whether this member may ask for that right.
     may_ask: watch::Sender<bool>,
-    /// Whether everything that is there was read.
+    /// Whether all keys have been read once.
     is_listed: bool,
     /// Keys whose values aren't sealed by this member's key file.
     foreign: BTreeSet<String>,
     has_account: bool,
-    /// When the certificates in etcd expire, by name.
+    /// Expiry of the certificates in etcd, by name.
     expiries: BTreeMap<String, UnixSeconds>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -124,7 +124,7 @@ impl Sharing {
         tokio::select! {
             found = self.news.recv() => match found {
                 Some(found) => self.queue.push_back(found),
-                // The task that reports ends with this.
+                // The reporting task ends when this value is dropped.
                 None => std::future::pending().await,
             },
             changed = self.is_orderer.changed() => if changed.is_err() {
@@ -148,17 +148,17 @@ impl Sharing {
         self.has_account
     }
 
-    /// When the certificate that etcd has for a name expires.
+    /// Expiry of the certificate that etcd has for a name; `None` if it has none.
     pub(super) fn expiry(&self, name: &str) -> Option<UnixSeconds> {
         self.expiries.get(name).copied()
     }
 
-    /// Notes what etcd has for a name.
+    /// Notes the expiry of the certificate that etcd has for a name.
     pub(super) fn note_expiry(&mut self, name: &str, expiry: UnixSeconds) {
         self.expiries.insert(name.to_owned(), expiry);
     }
 
-    /// What was written since, by this member or another one.
+    /// Takes the values that were written since the last call, by this member or another one.
     pub(super) fn take_items(&mut self) -> Vec<SharedItem> {
         while let Ok(found) = self.news.try_recv() {
             self.queue.push_back(found);
@@ -202,7 +202,7 @@ impl Sharing {
         let item = opened.and_then(|text| match kind {
             SharedKey::Account => {
                 let account = serde_json::from_str::<SharedAccount>(&text).ok()?;
-                // Else it could not be answered with.
+                // The thumbprint is part of the answers to challenges.
                 let is_print = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
                 let is_account = account.thumbprint.bytes().all(is_print);
                 is_account.then_some(SharedItem::Account(account))
@@ -236,7 +236,7 @@ impl Sharing {
     /// Writes the account.
     ///
     /// # Errors
-    /// It isn't written.
+    /// The account could not be written. The message says why.
     pub(super) async fn write_account(&mut self, account: &SharedAccount) -> Result<(), String> {
         let key = format!("{}account", self.prefix);
         let text = serde_json::to_string(account).map_err(|e| e.to_string())?;
@@ -253,7 +253,7 @@ impl Sharing {
     /// Writes a certificate with its key.
     ///
     /// # Errors
-    /// It isn't written.
+    /// The certificate could not be written. The message says why.
     pub(super) async fn write_certificate(&self, name: &str, pem: &str) -> Result<(), String> {
         let key = format!("{}cert/{name}", self.prefix);
         let value = self.seal.close(&key, pem).ok_or("it can't be sealed")?;
@@ -262,13 +262,13 @@ impl Sharing {
     }
 }
 
-/// What a key holds.
+/// The content of a key, as its name tells.
 enum SharedKey<'k> {
     Account,
     Certificate(&'k str),
 }
 
-/// Reports what is there, and every change.
+/// Reports the present keys, and every change of them.
 async fn follow(etcd: Etcd, prefix: String, report: mpsc::UnboundedSender<Found>) {
     let mut watch = etcd.watch(&prefix);
     loop {
@@ -300,7 +300,7 @@ struct Election {
 }
 
 impl Election {
-    /// Holds the right as long as it can. Never returns.
+    /// Competes for the right, and holds it as long as possible. Never returns.
     async fn keep(self: Rc<Self>) {
         loop {
             let mut allowed = self.allowed.clone();
@@ -313,7 +313,7 @@ impl Election {
                         tracing::debug!(%error, "fleet: not ordering certificates for now");
                     }
                     self.elected.send_replace(false);
-                    // Another member needn't wait for its end. If etcd isn't reached, it expires.
+                    // Other members needn't wait until the lease expires. If etcd can't be reached, it expires.
                     let _ = self.etcd.revoke(lease).await;
                 }
                 Err(error) => tracing::debug!(%error, "fleet: no lease"),

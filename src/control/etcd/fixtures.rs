@@ -36,7 +36,7 @@ pub(super) fn run(test: impl Future<Output = ()>) {
     runtime.block_on(limited).expect("ends in time");
 }
 
-/// A member of etcd.
+/// A stand-in for one member of etcd.
 pub(super) struct FakeEtcd {
     pub address: SocketAddr,
     pub store: Rc<RefCell<FakeStore>>,
@@ -44,7 +44,7 @@ pub(super) struct FakeEtcd {
     _acceptor: JoinHandle<()>,
 }
 
-/// What it holds, and how it misbehaves.
+/// The content of the member, and its faults.
 #[derive(Default)]
 pub(super) struct FakeStore {
     pub cluster: u64,
@@ -53,12 +53,12 @@ pub(super) struct FakeStore {
     pub history: Vec<Event>,
     pub compacted: i64,
     pub has_no_leader: bool,
-    /// The token that it accepts; `None`: it asks for none.
+    /// The token that the member accepts; `None`: it asks for none.
     pub token: Option<String>,
     /// The users that have logged in.
     pub logins: Vec<(String, String)>,
     pub leases: Vec<i64>,
-    /// Pages that have been read.
+    /// Number of pages that have been read.
     pub ranges: usize,
     watchers: Vec<(WatchRequest, UnboundedSender<WatchResponse>)>,
 }

@@ -40,18 +40,18 @@ pub(in crate::control) enum Connection {
     Connected {
         /// The member of etcd.
         endpoint: String,
-        /// The ID of its cluster.
+        /// The ID of the member's cluster.
         cluster: u64,
     },
     /// There is no usable connection.
     Alone {
         since: Instant,
-        /// Why the last attempt failed. `None` during the first one.
+        /// The reason why the last attempt failed. `None` during the first one.
         error: Option<EtcdError>,
     },
 }
 
-/// The connection and what keeps it.
+/// The connection, and the state that is needed to keep it.
 pub(super) struct Link {
     endpoints: Vec<EtcdUrl>,
     tls: Option<UpstreamTls>,
@@ -111,7 +111,7 @@ impl Link {
         }
     }
 
-    /// Says that there is no connection. Returns whether there was one.
+    /// Records that there is no connection. Returns whether there was one.
     fn set_alone(&self, error: EtcdError) -> bool {
         self.channel.send_replace(None);
         let before = self.state.borrow().clone();
@@ -124,14 +124,14 @@ impl Link {
         was_connected
     }
 
-    /// Uses a member until it fails. Returns why it did.
+    /// Uses a member until it fails. Returns the error.
     async fn use_endpoint(&self, endpoint: &EtcdUrl) -> EtcdError {
         let opened = connect::open(endpoint, self.tls.as_ref()).await;
         let (sender, mut connection) = match opened {
             Ok(opened) => opened,
             Err(why) => return EtcdError::Unreachable(why),
         };
-        // None was taken before.
+        // `Some`: this is the only call on the connection.
         let ping = connection.ping_pong();
         let channel = Channel::new(sender, &endpoint.to_string());
         tokio::select! {
@@ -212,7 +212,7 @@ impl Link {
         Ok(())
     }
 
-    /// Replaces tokens that etcd has refused. Returns why it can't.
+    /// Replaces tokens that etcd has refused. Returns the reason when that fails.
     async fn renewals(&self, channel: &Channel) -> EtcdError {
         let mut refused = self.refused.subscribe();
         loop {
@@ -302,7 +302,7 @@ impl Link {
         }
     }
 
-    /// The call took too long.
+    /// The error of a call that took too long.
     fn too_late(&self, is_sent: bool) -> EtcdError {
         if is_sent {
             return EtcdError::Unknown(format!("within {CALL_LIMIT:?}"));
@@ -315,7 +315,7 @@ impl Link {
         }
     }
 
-    /// Draws conclusions about the connection from what happened on it.
+    /// Draws conclusions about the connection from an error of a call.
     pub(super) fn note(&self, error: &EtcdError) {
         match error {
             EtcdError::NoLeader => self.useless.notify_waiters(),

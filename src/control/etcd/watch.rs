@@ -19,15 +19,15 @@ use super::link;
 use super::proto::{EVENT_DELETE, Event, WatchCreate, WatchRequest, WatchResponse};
 use super::{Etcd, Revision};
 
-/// News that wait for their reader. When it is slow, etcd is told to wait.
+/// Number of reports that wait for their reader. When the reader is slow, etcd is told to wait.
 const QUEUE: usize = 64;
 /// Time limit for the answer to the creation of a watch.
 const CREATE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What happened under a prefix.
+/// A report about the keys under a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) enum WatchNews {
-    /// Everything that is there now. What is missing is gone.
+    /// All entries that exist now. Any other key has been deleted.
     Listed {
         listing: Listing,
         /// etcd's history is another one: a backup was restored, or the cluster replaced.
@@ -38,7 +38,7 @@ pub(in crate::control) enum WatchNews {
         events: Vec<WatchEvent>,
         revision: Revision,
     },
-    /// From now on what is known may be outdated. `Resumed` or `Listed` follows when that ends.
+    /// The connection is lost: from now on the known entries may be outdated. `Resumed` or `Listed` follows when that ends.
     Lost(EtcdError),
     /// Nothing was missed: changes follow as usual.
     Resumed { revision: Revision },
@@ -47,13 +47,13 @@ pub(in crate::control) enum WatchNews {
 /// A change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) enum WatchEvent {
-    /// It was written.
+    /// The key was written.
     Put(Entry),
-    /// It was deleted, or its lease has expired.
+    /// The key was deleted, or its lease has expired.
     Deleted { key: String, revision: Revision },
 }
 
-/// A watch. Dropping it ends it.
+/// A watch of a prefix. Dropping it ends the watch.
 pub(in crate::control) struct Watch {
     news: mpsc::Receiver<WatchNews>,
     task: JoinHandle<()>,
@@ -95,7 +95,7 @@ impl Etcd {
     }
 }
 
-/// Where a watch stands.
+/// The position of a watch in etcd's history.
 struct Watched {
     /// The last revision whose changes have been passed on.
     revision: Revision,
@@ -114,12 +114,12 @@ impl Watched {
     }
 }
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 enum Interruption {
     /// The changes since the last revision aren't available.
     Compacted,
     Failed(EtcdError),
-    /// Nobody reads the news.
+    /// The receiver of the reports was dropped.
     Unread,
 }
 
@@ -235,7 +235,7 @@ impl Follower {
         }
     }
 
-    /// Lists the prefix, and passes that on.
+    /// Lists the prefix, and reports the entries.
     async fn list(&mut self) -> Result<Watched, Interruption> {
         let listing = self.etcd.list(&self.prefix).await?;
         let newest = listing.entries.iter().max_by_key(|e| e.mod_revision);
@@ -297,7 +297,7 @@ async fn create(
     }
 }
 
-/// A watch's stream.
+/// The stream of a watch.
 struct WatchStream {
     _request: h2::SendStream<Bytes>,
     messages: Messages,

@@ -1,4 +1,4 @@
-//! What a fleet's tasks report, and how keys and values become that.
+//! Reports of the tasks that follow a fleet, and how keys and values are turned into them.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,10 +12,10 @@ const LONGEST_SOURCE: usize = 128;
 /// The process that has the driver's role by a value that no member has written.
 const UNKNOWN: &str = "unknown";
 
-/// A report.
+/// A report about the fleet's store.
 #[derive(Debug)]
 pub(in crate::control) enum FleetNews {
-    /// All documents and drivers, by a read that was begun at `sent`. What is missing isn't there.
+    /// All documents and drivers, by a read that was begun at `sent`. Any other service has none.
     Read {
         sent: Instant,
         documents: BTreeMap<String, Found>,
@@ -25,35 +25,35 @@ pub(in crate::control) enum FleetNews {
     Document(String, Found),
     /// A driver came, changed its term, or has gone.
     Driver(String, Option<Driver>),
-    /// The store's history is another one.
+    /// The store's history is another one: a backup was restored.
     Restored,
     /// A change of a document was made or refused; it was sent at this time.
     Written(String, Instant, Written),
-    /// What other processes have counted in this attempt and step.
+    /// The counts of other processes in this attempt and step.
     Evidence(String, (u64, usize), FoundCounts),
-    /// What the driver before has learnt. `None`: it could not be read.
+    /// The guard's state that the previous driver has kept. `None`: it could not be read.
     Guard(String, Option<Vec<u8>>),
 }
 
-/// What the store has under the keys of counts.
+/// The values that the store has under the keys of counts.
 #[derive(Debug, Default)]
 pub(in crate::control) struct FoundCounts {
-    /// Counts, by process.
+    /// The counts of each process, by its name.
     pub counts: Vec<(String, StepCounts)>,
-    /// A key with something else, which is ignored.
+    /// A key with any other value, which is ignored.
     pub unreadable: Option<String>,
 }
 
-/// What the store has under a document's key.
+/// The value that the store has under a document's key.
 #[derive(Debug)]
 pub(in crate::control) enum Found {
     /// A document, and its revision.
     Document(i64, Box<FleetDocument>),
-    /// Something else, which is ignored.
+    /// Any other value, which is ignored.
     Unreadable(i64, DocumentError),
 }
 
-/// Who drives a rollout according to the store.
+/// The driver of a rollout according to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) struct Driver {
     /// The process.
@@ -65,16 +65,16 @@ pub(in crate::control) struct Driver {
 /// The result of a change of a document.
 #[derive(Debug)]
 pub(in crate::control) enum Written {
-    /// The store has it, with this revision.
+    /// The store has the document, with this revision.
     Done(i64, Box<FleetDocument>),
-    /// The store has another one, or none.
+    /// The store has another document, or none.
     Conflict(Option<(i64, Box<FleetDocument>)>),
-    /// It isn't known whether the store has it.
+    /// The call has failed. It isn't known whether the store has the document.
     Failed(String),
 }
 
 impl Found {
-    /// Reads an entry.
+    /// Reads the entry of a document.
     pub(super) fn read(entry: &Entry) -> Self {
         match FleetDocument::read(&entry.value) {
             Ok(document) => Self::Document(entry.mod_revision, Box::new(document)),

@@ -19,7 +19,7 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 pub(in crate::control) struct FleetStore {
     pub fleet: String,
     pub member: String,
-    /// Names this process.
+    /// The name of this process.
     pub source: String,
     etcd: Etcd,
     /// The beginning of the fleet's keys.
@@ -84,7 +84,7 @@ impl FleetStore {
         format!("{}driver/{service}", self.prefix)
     }
 
-    /// The keys of the counts of a step. They sort by attempt and step.
+    /// The prefix of the keys of the counts in a step. The keys sort by attempt and step.
     fn evidence_keys(&self, service: &str, of: (u64, usize)) -> String {
         format!(
             "{}evidence/{service}/{:015}/{:06}/",
@@ -135,7 +135,7 @@ impl FleetStore {
         });
     }
 
-    /// Tells in which term this process drives.
+    /// Tells the other members the term in which this process drives.
     pub(in crate::control) fn announce(&self, service: &str, term: u64, lease: LeaseId) {
         let (etcd, key) = (self.etcd.clone(), self.driver_key(service));
         let own = Driver {
@@ -160,7 +160,7 @@ impl FleetStore {
         });
     }
 
-    /// Reports what this process has counted in a step.
+    /// Writes the counts of this process in a step.
     pub(in crate::control) fn report(&self, service: &str, of: (u64, usize), counts: &StepCounts) {
         let key = format!("{}{}", self.evidence_keys(service, of), self.source);
         let (etcd, value) = (self.etcd.clone(), counts.write());
@@ -171,7 +171,7 @@ impl FleetStore {
         });
     }
 
-    /// Asks what all processes have counted in a step.
+    /// Asks for the counts of all processes in a step.
     pub(in crate::control) fn read_evidence(&self, service: &str, of: (u64, usize)) {
         let (etcd, prefix) = (self.etcd.clone(), self.evidence_keys(service, of));
         let service = service.to_owned();
@@ -182,7 +182,7 @@ impl FleetStore {
         });
     }
 
-    /// Deletes what was counted before this step.
+    /// Deletes the counts of all steps before this one.
     pub(in crate::control) fn clear_evidence(&self, service: &str, of: (u64, usize)) {
         let from = format!("{}evidence/{service}/", self.prefix);
         let (etcd, end) = (self.etcd.clone(), self.evidence_keys(service, of));
@@ -194,7 +194,7 @@ impl FleetStore {
         });
     }
 
-    /// Keeps what the driver's guard has learnt.
+    /// Keeps the state of the driver's guard for the next driver.
     pub(in crate::control) fn keep_guard(&self, service: &str, kept: Vec<u8>) {
         let key = format!("{}guard/{service}", self.prefix);
         let etcd = self.etcd.clone();
@@ -206,7 +206,7 @@ impl FleetStore {
         });
     }
 
-    /// Asks for what the guard of the driver before has learnt.
+    /// Asks for the guard's state that the previous driver has kept.
     pub(in crate::control) fn read_guard(&self, service: &str) {
         let key = format!("{}guard/{service}", self.prefix);
         let (etcd, service) = (self.etcd.clone(), service.to_owned());
@@ -218,7 +218,7 @@ impl FleetStore {
     }
 }
 
-/// Reads documents and drivers again and again.
+/// Reads documents and drivers repeatedly. Never returns.
 async fn read_always(etcd: Etcd, prefix: String, report: mpsc::UnboundedSender<FleetNews>) {
     loop {
         if let Ok(news) = read(&etcd, &prefix).await
@@ -291,7 +291,7 @@ async fn follow_drivers(etcd: Etcd, prefix: String, report: mpsc::UnboundedSende
     let mut watch = etcd.watch(&keys);
     loop {
         let WatchNews::Changed { events, .. } = watch.next().await else {
-            // What is there is read every few seconds.
+            // The drivers are read every few seconds anyway.
             continue;
         };
         for event in events {

@@ -14,7 +14,7 @@ use crate::rollout::state::RolloutState;
 const BAD_NEWS: Duration = Duration::from_millis(200);
 
 impl ServiceRollout {
-    /// Decides whether to ask for, use or give up the driver's role, which `driver` has.
+    /// Decides whether to ask for, use or give up the driver's role. `driver` is the process that has it.
     pub(super) fn election(&mut self, driver: Option<&Driver>, now: Instant) -> Election {
         let Some(side) = &mut self.shared else {
             return Election::Nothing;
@@ -50,7 +50,7 @@ impl ServiceRollout {
         }
     }
 
-    /// The term in which this process drives.
+    /// The term in which this process drives; `None` if it doesn't drive.
     pub(super) fn term_driven(&self) -> Option<u64> {
         let side = self
             .shared
@@ -106,12 +106,12 @@ impl ServiceRollout {
         effects
     }
 
-    /// Whether the evidence of the driver before has to be read.
+    /// Whether the guard's state that the previous driver has kept has to be read.
     pub(super) fn needs_guard(&self) -> bool {
         { self.shared.as_ref() }.is_some_and(|s| s.replica.is_driver() && !s.is_guard_known)
     }
 
-    /// Takes the evidence of the driver before, if there is any.
+    /// Takes the guard's state that the previous driver has kept, if there is any.
     pub(super) fn take_guard(&mut self, kept: Option<KeptGuard>) {
         let names = self.guard.names();
         let Some(side) = &mut self.shared else { return };
@@ -122,7 +122,7 @@ impl ServiceRollout {
         }
     }
 
-    /// The evidence for the next driver.
+    /// The guard's state for the next driver.
     pub(super) fn guard_to_keep(&self) -> Option<KeptGuard> {
         let side = self.shared.as_ref()?;
         let guard = side.guard.as_ref().filter(|_| side.is_guard_known)?;

@@ -22,16 +22,16 @@ use crate::snapshot::Snapshot;
 pub(super) struct SharingFleet {
     store: FleetStore,
     on_lost: OnLost,
-    /// Live members, at least 1.
+    /// Number of live members, at least 1.
     members: usize,
     /// The lease of this member's keys, once it has joined.
     lease: Option<LeaseId>,
     drivers: BTreeMap<String, Driver>,
-    /// The newest readable documents.
+    /// The newest readable document of each service, and its revision.
     documents: BTreeMap<String, (i64, FleetDocument)>,
     /// Services without a document in the last read.
     absent: BTreeSet<String>,
-    /// Revisions that were known when a read had older ones.
+    /// Revisions that were known when a read had older ones, by service.
     behind: BTreeMap<String, i64>,
     /// Unreadable values that have been logged: keys, and their revisions or steps.
     logged: BTreeMap<String, i64>,
@@ -396,7 +396,7 @@ impl Rollouts {
         }
     }
 
-    /// Processes a second of a rollout that a fleet shares.
+    /// Advances a rollout that a fleet shares by a second.
     pub(super) fn second_of_fleet(&mut self, name: &str, now: Instant, snapshot: &Snapshot) {
         let Some((fleet, rollout)) = self.fleet.as_mut().zip(self.services.get_mut(name)) else {
             return;

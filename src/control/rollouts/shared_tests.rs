@@ -31,14 +31,14 @@ fn spec() -> Spec {
     config::parse(text, "test.toml").unwrap()
 }
 
-/// What is on its way to a member.
+/// A message on its way to a member.
 enum News {
     /// A read or a change that was watched; a read says when it was sent.
     Document(Option<Instant>, Option<(i64, Box<FleetDocument>)>),
     Written(Instant, Written),
 }
 
-/// What the store has.
+/// The content of the store.
 #[derive(Default)]
 struct Store {
     revision: i64,
@@ -276,7 +276,7 @@ impl Fleet {
         self.send(at, News::Written(now, result));
     }
 
-    /// A share rises only to what the store has granted within the last seconds.
+    /// Checks that a share rises only to one that the store has granted within the last seconds.
     fn check(&mut self, at: usize) {
         let member = &mut self.members[at];
         let rollout = member.rollout.as_ref().unwrap();
@@ -286,7 +286,7 @@ impl Fleet {
             return;
         }
         if before == 0 && share <= member.disk.state.share {
-            // It began without the store.
+            // The rollout began without the store.
             let most = self.store.granted.iter().map(|granted| granted.1).max();
             assert!(
                 Some(share) <= most,
@@ -303,7 +303,7 @@ impl Fleet {
         assert!(Some(share) <= most, "m{at} gives {share}, granted {most:?}");
     }
 
-    /// No step was shorter than its hold.
+    /// Checks that no step was shorter than its hold.
     fn check_holds(&self) {
         let mut begun: Vec<(Instant, usize)> = Vec::new();
         for (at, _, step) in &self.store.granted {
@@ -388,7 +388,7 @@ fn a_hundred_schedules_of_faults_raise_no_share_and_lose_no_latch() {
                     let effects = rollout.veto(failing(), 0);
                     has_veto = !effects.is_empty();
                     apply(rollout, &effects);
-                    // It is on the disk before the process can be killed.
+                    // The state is on the disk before the process can be killed.
                     if let Some((revision, entry)) = rollout.copy(0) {
                         member.disk = Stored {
                             revision: revision + 1,

@@ -29,7 +29,7 @@ pub(super) struct RequestHead<'a> {
     target: RequestTarget<'a>,
     framing: Framing,
     expect_continue: bool,
-    /// It is a WebSocket handshake by extended CONNECT.
+    /// Whether the request is a WebSocket handshake by extended CONNECT.
     is_websocket: bool,
 }
 
@@ -134,7 +134,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// What is known of a head that [`RequestHead::new`] rejects.
+/// The parts of a head that can be logged although [`RequestHead::new`] rejects it.
 pub(super) fn rejected(block: &HeadBlock) -> RejectedHead<'_> {
     RejectedHead {
         method: Method::from_bytes(block.method()),

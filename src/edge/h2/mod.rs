@@ -30,7 +30,7 @@ use crate::proxy::h1::H1;
 use crate::proxy::h2_down::H2Down;
 use crate::proxy::{self, Ended, LocalReply, Recording, RequestSnapshots, Worker};
 
-/// How often connection and streams are polled in turn before other tasks get to run.
+/// Number of times that connection and streams are polled in turn before other tasks get to run.
 const TURNS: usize = 8;
 /// Streams that are started before other tasks get to run. Each begins its request at once, so a client that opens all streams
 /// that it may with one packet would otherwise stall the worker for as long as that takes.
@@ -74,9 +74,9 @@ struct Driver {
     slots: StreamSlots<Job>,
     /// Streams started since the task was polled.
     started: usize,
-    /// The connection is over; the client gets time to read our last frames.
+    /// Whether the connection is over, and the client gets time to read our last frames.
     ends: bool,
-    /// The transport is closed. Streams may still have to end.
+    /// Whether the transport is closed. Streams may still have to end.
     is_over: bool,
 }
 

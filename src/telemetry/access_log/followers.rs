@@ -162,7 +162,7 @@ impl FollowerBuffers {
         if version == self.version {
             return;
         }
-        // The lock is not poisoned; see `Followers::subscribe`. The lock is held for a moment, and only when a follower comes or goes.
+        // The lock is not poisoned; see `Followers::subscribe`. It is held for a moment, and only when a follower comes or goes.
         let list = followers.list.lock().expect("followers lock");
         self.version = version;
         self.buffers = { list.iter() }
