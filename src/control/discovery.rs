@@ -196,6 +196,8 @@ impl Discovery {
         if let Some(told) = self.shared.told.get() {
             sleep_until(told + SPACING).await;
         }
+        // Cleared only after the pause: what has changed in the meantime belongs to the same generation. If this is cancelled, the
+        // news is still there for the next call.
         self.shared.told.set(Some(Instant::now()));
         self.shared.has_news.set(false);
     }

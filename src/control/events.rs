@@ -39,6 +39,9 @@ const SPANS: Duration = Duration::from_secs(3);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A running proxy, owned by its control thread.
+///
+/// Made by [`super::boot`], consumed by [`Self::run`]. All that can change while the proxy runs is owned here or reached from here,
+/// and changes only between two events.
 pub(crate) struct Control {
     pub(super) publisher: Publisher,
     pub(super) rollouts: Rollouts,
@@ -172,6 +175,7 @@ impl Control {
         // Workers pass their last lines on when they end.
         let log = self.context.telemetry.access_log();
         log.followers().close(FOLLOWERS).await;
+        // Only now: the streams of the followers were responses of the admin API.
         self.admin.abort();
         self.publisher.history().flush(SECOND).await;
         self.publisher.traces().flush(SPANS).await;
@@ -195,6 +199,7 @@ impl Control {
             if let ControlFlow::Break(end) = self.on(event).await? {
                 return Ok(end);
             }
+            // Whatever the event was, it may have changed what streams of events report.
             self.context.events.hurry();
         }
     }
@@ -270,6 +275,8 @@ impl Control {
             Event::SharedConfig(news) => self.on_shared_config(news).await,
             Event::Second => {
                 self.sample();
+                // A successor that holds an offer has read the rollouts' store already: no step may be taken until the takeover is
+                // decided.
                 if self.undecided.is_none() {
                     let members = self.membership.limit_members();
                     self.publisher.divide_limits(members).await;

@@ -52,6 +52,10 @@ fn warn_of_identities(warnings: &[IdentityFault]) {
 }
 
 /// Owns everything that a reload may change, and stores the snapshots.
+///
+/// It lives on the control thread, as a part of [`Control`](super::events::Control). A reload either publishes a generation, and
+/// `keys`, `identities`, `log`, `traces` and the listeners are then those of that generation, or it changes none of them. Only
+/// renewed certificates are passed on without a generation ([`Self::renew`]).
 #[derive(Debug)]
 pub(crate) struct Publisher {
     file: PathBuf,

@@ -101,6 +101,7 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
     let mut ended = timeout(requests, all_ended()).await;
     if ended.is_err() {
         publisher.workers().cut_requests();
+        // Not negative: the caller has made `streams` at least `requests`.
         ended = timeout(streams - requests, all_ended()).await;
     }
     match ended {

@@ -63,6 +63,8 @@ impl ByteBudget {
 }
 
 /// The bytes that one owner has taken from a budget. Returned on drop.
+///
+/// It only grows, until [`Self::clear`]: an owner asks for its largest need so far, and an owner that is refused keeps what it has.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     budget: ByteBudget,

@@ -100,6 +100,10 @@ impl<T> FreeList<T> {
 }
 
 /// One worker's pool of buffers and pipes. Clones share the pool.
+///
+/// It also counts the huge buffers and the pipes that are in use, and owns the budgets for buffered bodies and finished responses.
+/// A [`Buffer`] that has memory must be given back by [`Self::release`], also when its connection fails: the counts would otherwise
+/// stay too high.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers(Rc<RefCell<BufferPool>>);
 
@@ -263,8 +267,10 @@ impl Drop for PooledPipe {
     }
 }
 
-/// A read buffer. The bytes that were read and not consumed yet are `mem[start..end]`. It has no memory until
-/// [`Buffers::equip`] gives it some.
+/// A read buffer. The bytes that were read and not consumed yet are `mem[start..end]`.
+///
+/// It has no memory until [`Buffers::equip`] gives it some. Its owner calls [`Buffers::release`] whenever it is empty, and clears
+/// and releases it before it is dropped.
 #[derive(Debug, Default)]
 pub struct Buffer {
     mem: Box<[u8]>,

@@ -47,6 +47,12 @@ pub enum TaskPhase {
 }
 
 /// One task's deadline and phase, and the requests of others to close its connection.
+///
+/// The task itself sets the deadline and the phase, and polls [`Self::expired`] wherever it waits. Everything else comes from other
+/// code of the same worker: drains, shedding and ticks set flags here and wake the task, which acts on them itself. None of them
+/// ever touches its connection.
+///
+/// `closing` and `shut` are never taken back. `expired` is: the next [`Self::arm`] clears it unless the task is shut.
 #[derive(Debug)]
 pub struct TaskControl {
     /// The deadline, in milliseconds of the worker's clock.
@@ -236,6 +242,8 @@ impl TaskControl {
 }
 
 /// The registration of a task. Dropping it removes the task's control from the worker's.
+///
+/// The task owns it for its whole life, so that the control is found in the table for exactly as long as the task exists.
 #[derive(Debug)]
 pub struct OwnedTaskControl(Rc<TaskControl>);
 
@@ -248,6 +256,7 @@ impl std::ops::Deref for OwnedTaskControl {
 
 impl Drop for OwnedTaskControl {
     fn drop(&mut self) {
+        // A handle may outlive the task. The waker would keep the memory of the ended task allocated.
         self.0.waker.borrow_mut().take();
         let table = &self.0.controls.0;
         if self.0.closing.get() {
@@ -280,7 +289,8 @@ impl Wheel {
 
     /// Puts a control into a slot that is visited no later than `due` (milliseconds), unless it lies in one already.
     fn insert(&self, control: &TaskControl, due: u64) {
-        // Never the slot of the tick in progress: `tick` has taken its keys.
+        // Never the slot of the tick in progress, whose keys `tick` has taken. That excludes this turn, and the one that comes a
+        // whole revolution later.
         let next = self.last_turn.get() + 1;
         let turn = turn_of(due).clamp(next, next + SLOTS - 2);
         if turn < control.turn.get() {
@@ -305,6 +315,9 @@ struct TaskTable {
 }
 
 /// The controls of all tasks of one worker. Clones share them.
+///
+/// The worker's thread calls [`Self::tick`]; nothing here is shared with other threads. The clock stands still between two ticks,
+/// so that reading it costs no system call.
 #[derive(Clone, Debug)]
 pub struct TaskControls(Rc<TaskTable>);
 

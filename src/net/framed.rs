@@ -14,6 +14,9 @@ use super::{Buffer, Buffers, Stream};
 const DISCARD_MAX: usize = 256 * 1024;
 
 /// A stream, and the bytes read from it that weren't used yet.
+///
+/// Owned by the task of an HTTP/2 connection, on either side. The codec sees bytes only in [`Self::receive`] and says how many of
+/// them made up whole frames; the rest of a frame stays in front of the next read.
 #[derive(Debug)]
 pub(crate) struct FramedStream {
     stream: Stream,

@@ -1,7 +1,5 @@
-//! TCP keepalive: makes the kernel close connections whose peer has vanished.
-//!
-//! Keepalive probes detect that on an idle connection, and `TCP_USER_TIMEOUT` (RFC 5482) on one with unacknowledged data. The
-//! kernel applies the latter also to a peer that keeps its receive window closed, so that it must not be shorter than the time
+//! for which a client may pause reading. It also takes the place of `TCP_KEEPCNT`: with it set, the kernel gives up unanswered
+//! probes after that time and not after a number of them (`tcp(7)`).
 //! for which a client may pause reading.
 
 use std::io;

@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connection, downstream or upstream.
+///
+/// Reading takes two steps, so that a connection that waits needs no buffer: [`Self::poll_readable`] waits, then
+/// [`Self::poll_read_into`] reads. Writes over TLS are complete only after a flush ([`Self::wants_flush`]).
 #[derive(Debug)]
 pub enum Stream {
     /// Clear text over TCP.
@@ -131,6 +134,7 @@ impl Stream {
             return matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
+        // Over TLS this takes a byte if there is one. The connection isn't quiet then, and the callers drop it.
         self.poll_read_into(&mut cx, &mut byte).is_pending()
     }
 

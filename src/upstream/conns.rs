@@ -66,6 +66,9 @@ impl Kept {
 }
 
 /// The idle connections of one worker.
+///
+/// A connection is here only between two exchanges; during one the request owns it. Each holds a [`ConnectionSlot`] of its version
+/// and counts in the gauge `cutover_upstream_connections`: whatever takes a connection out for good subtracts it there.
 #[derive(Debug)]
 pub struct Conns {
     worker: WorkerId,
@@ -90,6 +93,7 @@ impl Conns {
     pub fn take(&self, endpoint: &Endpoint) -> Option<Kept> {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         let entry = by_endpoint.get_mut(endpoint.slot)?.as_mut()?;
+        // The entry belongs to a former endpoint, whose slot was reused. `give` or `sweep` removes it.
         if !std::ptr::eq(&*entry.endpoint, endpoint) {
             return None;
         }

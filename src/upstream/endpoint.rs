@@ -66,6 +66,9 @@ pub(crate) mod flag {
 }
 
 /// Whether an endpoint may be picked, and with which part of its weight. Any change increases the registry's epoch.
+///
+/// Owned by the endpoint and therefore kept across reloads. Workers read `flags` and `ramp` when they rebuild their view of a pool;
+/// the rest is for display.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct EndpointState {
@@ -154,6 +157,7 @@ impl EndpointState {
 
     fn bump(&self, changed: bool) -> bool {
         if changed {
+            // Pairs with the `Acquire` of `PoolView::refresh`: a worker that sees the new epoch also sees the change.
             self.epoch.fetch_add(1, Ordering::Release);
         }
         changed
@@ -313,6 +317,8 @@ impl SlotTable {
     }
 }
 
+/// What makes two entries of the configuration the same endpoint. The weight isn't part of it, so that an endpoint keeps its health
+/// and its connections when its weight changes.
 #[derive(PartialEq, Eq, Hash)]
 struct EndpointKey {
     service: String,
@@ -333,6 +339,10 @@ impl EndpointKey {
 }
 
 /// All endpoints and version loads that are in use, and the slots of services.
+///
+/// A process has one, and only its control thread looks things up in it. Entries are weak: what no snapshot, connection or request
+/// refers to any more is forgotten, and an address that comes back later starts afresh. Slots of services are the exception,
+/// because workers index their state by them.
 #[derive(Default)]
 pub struct Registry {
     endpoints: Mutex<WeakMap<EndpointKey, Endpoint>>,

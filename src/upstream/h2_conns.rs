@@ -88,6 +88,9 @@ struct ConnectionsState {
 }
 
 /// The HTTP/2 connections of one worker. A clone refers to the same connections.
+///
+/// A connection stays here until it has ended, is retired or idle for too long, or its endpoint is removed. Removing it drops its
+/// sender: no more streams are opened on it, and its task ends after the last open one.
 #[derive(Clone, Debug)]
 pub struct H2Conns(Rc<ConnectionsState>);
 

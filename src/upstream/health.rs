@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crate::config::policy;
 
 /// The verdict on one endpoint and the results that speak against it.
+///
+/// One result that agrees with the verdict clears those against it, so that only failures (or passes) in a row change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckHistory {
     verdict: Verdict,

@@ -27,6 +27,9 @@ pub(crate) fn anybody_waits() -> bool {
 }
 
 /// Requests in flight, connections and waiters of a version, on all workers.
+///
+/// The registry hands out the same one to every snapshot for as long as anything refers to the version, so that requests of an
+/// older snapshot count against the limits of the latest. Every worker writes it.
 #[derive(Debug, Default)]
 pub struct VersionLoad {
     /// Requests in flight.
@@ -121,6 +124,9 @@ impl VersionLoad {
 }
 
 /// A bounded count of active requests or connections, on a cache line of its own.
+///
+/// The bound is passed by each caller and never stored: after a reload with a lower one the count may be above it for a while, and
+/// nothing enters until it has fallen below.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ActiveCount {
@@ -201,6 +207,9 @@ impl Drop for ActiveGuard<'_> {
 }
 
 /// The connection slots of a version, and the requests that wait for one.
+///
+/// A slot stands for an open connection or for one that is being opened, over HTTP/1 or HTTP/2, on any worker. Freed slots go to
+/// the queue first.
 #[derive(Debug, Default)]
 pub struct ConnectionSlots {
     open: ActiveCount,

@@ -131,6 +131,9 @@ pub(crate) struct Decision {
 }
 
 /// The ejections of one pool. Endpoints are identified by their slots.
+///
+/// It decides and remembers; the health monitor, which owns one per pool, sets the flags accordingly. At no time are more ejected
+/// than `max_ejected` allows, except between a reload and [`Self::keep`].
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     members: HashMap<usize, JudgedEndpoint>,

@@ -13,6 +13,9 @@ use crate::index::EndpointIx;
 use crate::telemetry::VersionMetrics;
 
 /// The endpoints of a version, and how one of them is picked.
+///
+/// Compiled with a snapshot and never changed. What does change, the state of the endpoints, is read through `epoch`: each worker
+/// keeps a [`PoolView`](super::PoolView) that it rebuilds when the epoch has moved.
 #[derive(Debug)]
 pub struct Pool {
     /// Members in the order of the configuration; the addresses of a name in their own order.

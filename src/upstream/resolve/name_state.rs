@@ -21,6 +21,9 @@ const JITTER: f64 = 0.1;
 pub(crate) type KnownNames = Arc<Mutex<HashMap<LookupName, NameState>>>;
 
 /// The state of one name.
+///
+/// Addresses are kept through failures of any length. Only a name that has not existed for five minutes in a row loses them,
+/// because a name server that is down or wrong for a moment must not take a service down.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameState {
     /// The addresses in use; `None` before the first answer that has some.

@@ -22,6 +22,8 @@ const HOSTS_TTL: Duration = Duration::from_secs(5);
 const MOST_TARGETS: usize = 256;
 
 /// A resolver. It is used by tasks of one thread.
+///
+/// It keeps no answers: the caller knows their TTL and decides when to ask again. It remembers only which server answered last.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     /// The servers of the configuration; empty: those of the system.
