@@ -5,6 +5,8 @@ use std::sync::mpsc::channel;
 
 use serde_json::Value;
 
+use crate::fleet_outages::log_in;
+use crate::fleet_rollouts::is_asked_for;
 use crate::support::client::Client;
 use crate::support::etcd::Etcd;
 use crate::support::proxy::{Builder, Proxy, serve};
@@ -102,6 +104,38 @@ fn a_member_without_etcd_is_alone_and_serves() {
         (count("fleet: connected to etcd") == 2).then_some(())
     });
     assert_eq!(count("fleet: alone"), 1, "{}", proxy.log());
+}
+
+#[test]
+fn a_member_without_a_user_is_alone_once_etcd_asks_for_one() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(mut etcd) = Etcd::cluster(1, &["--bcrypt-cost", "4"]) else {
+        return;
+    };
+    let origin = Origin::named("app");
+    let proxy = serve(&tables(&etcd.url(), "a", &origin, ""));
+    until_sees(&proxy, &["a"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let login = log_in(&mut etcd, dir.path());
+    let alone = until("it is alone", || {
+        let fleet = fleet(&proxy);
+        (fleet["connected"] == false).then_some(fleet)
+    });
+    assert!(alone["alone_s"].is_u64(), "{alone}");
+    let error = alone["error"].as_str().expect("a reason");
+    assert_eq!(error, "etcd refused the user: it asks for a user");
+    assert_eq!(proxy.metrics().sum("cutover_fleet_connected", &[]), 0.0);
+    until("the log's line", || {
+        let log = proxy.log();
+        let line = log.lines().find(|line| line.contains("fleet: alone"))?;
+        line.contains("it asks for a user").then_some(())
+    });
+    assert_eq!(proxy.get("/").text(), "app");
+    let tables = tables(&etcd.url(), "a", &origin, "");
+    proxy.edit(&tables.replace("[fleet]\n", &format!("[fleet]\n{login}\n")));
+    until_sees(&proxy, &["a"]);
 }
 
 #[test]

@@ -324,7 +324,10 @@ async fn answer(
             && wanted != token
             && (token.is_some() || method != "Auth/Authenticate")
         {
-            Some((16, "etcdserver: invalid auth token"))
+            Some(match token {
+                Some(_) => (16, "etcdserver: invalid auth token"),
+                None => (3, "etcdserver: user name is empty"),
+            })
         } else {
             None
         }

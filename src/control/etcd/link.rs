@@ -60,8 +60,8 @@ pub(super) struct Link {
     probe: Bytes,
     state: watch::Sender<Connection>,
     channel: watch::Sender<Option<Channel>>,
-    /// Notified when the member turns out to be of no use.
-    useless: Notify,
+    /// Why the member turned out to be of no use, each time that one did.
+    useless: watch::Sender<EtcdError>,
     /// Notified when the connection may be dead: asks for a PING.
     doubted: Notify,
     /// The last token that etcd has refused.
@@ -81,7 +81,7 @@ impl Link {
             probe: Bytes::from(spec.prefix()),
             state: watch::Sender::new(alone),
             channel: watch::Sender::new(None),
-            useless: Notify::new(),
+            useless: watch::Sender::new(EtcdError::NoLeader),
             doubted: Notify::new(),
             refused: watch::Sender::new(None),
         }
@@ -158,15 +158,16 @@ impl Link {
                 return EtcdError::Unknown(why);
             }
         };
-        // A permit that was left by a former connection says nothing about this one.
-        let useless = self.useless.notified();
+        // What was said of a former connection says nothing about this one.
+        let mut useless = self.useless.subscribe();
         self.channel.send_replace(Some(channel.clone()));
         self.state.send_replace(Connection::Connected {
             endpoint: endpoint.to_string(),
             cluster: header.cluster_id,
         });
         tokio::select! {
-            () = useless => EtcdError::NoLeader,
+            // `self` holds the sender.
+            Ok(()) = useless.changed() => useless.borrow().clone(),
             error = self.renewals(&channel) => error,
             () = self.pings(ping) => {
                 let why = format!("{endpoint}: no answer to a PING within {PING_LIMIT:?}");
@@ -318,7 +319,12 @@ impl Link {
     /// Draws conclusions about the connection from an error of a call.
     pub(super) fn note(&self, error: &EtcdError) {
         match error {
-            EtcdError::NoLeader => self.useless.notify_waiters(),
+            EtcdError::NoLeader => drop(self.useless.send_replace(error.clone())),
+            // Authentication was turned on. Another connection would be refused as well, until there is a user; with one, a token
+            // that is refused is replaced instead.
+            EtcdError::Auth(_) if self.user.is_none() => {
+                drop(self.useless.send_replace(error.clone()));
+            }
             EtcdError::Unknown(_) => self.doubted.notify_waiters(),
             _ => {}
         }

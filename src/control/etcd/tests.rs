@@ -310,6 +310,23 @@ fn a_wrong_password_is_reported_as_that() {
 }
 
 #[test]
+fn a_client_without_a_user_is_alone_while_etcd_asks_for_one() {
+    run(async {
+        let fake = FakeEtcd::start().await;
+        let etcd = Etcd::new(&fleet(&[&fake]));
+        assert_eq!(etcd.get("a").await, Ok(None));
+        fake.store.borrow_mut().token = Some("first".to_owned());
+        let asks = EtcdError::Auth("it asks for a user".to_owned());
+        assert_eq!(etcd.get("a").await, Err(asks.clone()));
+        let mut connection = etcd.connection();
+        let is_refused = |state: &Connection| matches!(state, Connection::Alone { error, .. } if *error == Some(asks.clone()));
+        connection.wait_for(is_refused).await.expect("the reason");
+        fake.store.borrow_mut().token = None;
+        assert_eq!(etcd.get("a").await, Ok(None));
+    });
+}
+
+#[test]
 fn pauses_are_jittered_between_a_fifth_of_a_second_and_ten_seconds() {
     assert_eq!(pause(0, 0.0), Duration::from_millis(200));
     assert_eq!(pause(3, 0.5), Duration::from_millis(800));

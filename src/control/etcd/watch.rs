@@ -343,6 +343,8 @@ fn check(response: &WatchResponse) -> Result<(), Interruption> {
         EtcdError::Denied
     } else if why.contains("no leader") {
         EtcdError::NoLeader
+    } else if why.contains("user name is empty") {
+        EtcdError::Auth("it asks for a user".to_owned())
     } else {
         EtcdError::Unknown(format!("it ended the watch: {}", printable(why)))
     };
