@@ -217,3 +217,53 @@ fn another_member_orders_if_the_one_that_does_is_killed_in_the_middle_of_an_orde
         3
     );
 }
+
+#[test]
+fn a_value_that_no_member_has_written_keeps_nobody_from_ordering() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(etcd) = Etcd::start() else { return };
+    let origin = Origin::named("app");
+    let dir = tempfile::tempdir().expect("a directory");
+    let seal = seal_key(dir.path(), 7);
+    let ports = [(); 2].map(|()| (free_port(), free_port()));
+    let server = AcmeServer::start(ports[0].1, free_port());
+    let both = (&server, &etcd);
+    let mut a = member(both, "a", ports[0], &seal, &origin);
+    serves(&server, ports[0].0);
+    let b = member(both, "b", ports[1], &seal, &origin);
+    serves(&server, ports[1].0);
+    let orders = |proxy: &Proxy| {
+        let log = proxy.log();
+        log.matches("this member orders the certificates").count()
+    };
+    assert_eq!((orders(&a), orders(&b)), (1, 0));
+    let keys = etcd.ctl(&["get", "--prefix", "/cutover/test/acme/", "--keys-only"]);
+    let key = { keys.lines() }.find(|key| key.ends_with("/orderer"));
+    let key = key.expect("the key");
+    let own = etcd.value(key);
+
+    // The member that orders keeps its role.
+    for foreign in ["00ff00ff00ff00ff", "", "\u{1b}[2J"] {
+        etcd.ctl(&["put", key, foreign]);
+        until("its value is back", || {
+            (etcd.value(key) == own).then_some(())
+        });
+    }
+    let kept = etcd.ctl(&["get", key, "-w", "json"]);
+    assert!(kept.contains("\"lease\""), "{kept}");
+    assert_eq!((orders(&a), orders(&b)), (1, 0));
+
+    // Without it, another one has it, though the value would never expire.
+    a.signal(Signal::KILL);
+    a.ended();
+    etcd.ctl(&["put", key, "00ff00ff00ff00ff"]);
+    until("another one orders", || (orders(&b) == 1).then_some(()));
+    let named = |line: &str| line.contains("ignoring") && line.contains(key);
+    for proxy in [&a, &b] {
+        let log = proxy.log();
+        assert!(log.lines().any(named), "{log}");
+        assert!(!log.contains('\u{1b}'), "a terminal would obey it");
+    }
+}

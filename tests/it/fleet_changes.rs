@@ -185,7 +185,7 @@ fn values_that_no_member_writes_are_named_and_raise_no_share() {
         until(&format!("{key} is named"), || {
             fleet[reader].log().lines().any(named).then_some(())
         });
-        // A driver's key would have no lease any more.
+        // Members and counts come back by themselves.
         match before.trim() {
             value if key.starts_with("state") => etcd.ctl(&["put", &whole, value]),
             _ => etcd.ctl(&["del", &whole]),
@@ -210,4 +210,25 @@ fn values_that_no_member_writes_are_named_and_raise_no_share() {
     for proxy in &fleet {
         assert!(!proxy.log().contains('\u{1b}'), "a terminal would obey it");
     }
+}
+
+#[test]
+fn a_driver_s_key_that_would_never_expire_is_replaced() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let steps = "\"10% for 300s\"";
+    let proxy = serve(&tables(&etcd.ports(), 0, (&v1, &v2), "", steps));
+    let key = "/cutover/test/driver/app";
+    let is_own = || etcd.value(key).starts_with("m0.").then_some(());
+    until("it drives", is_own);
+    // As a member writes it, but without a lease.
+    etcd.ctl(&["put", key, "m9.00ff00ff00ff00ff 7"]);
+    until("it drives again", is_own);
+    let kept = etcd.ctl(&["get", key, "-w", "json"]);
+    assert!(kept.contains("\"lease\""), "{kept}");
+    let named = |line: &str| line.contains("ignoring") && line.contains("driver/app");
+    assert!(proxy.log().lines().any(named), "{}", proxy.log());
+    until("the rollout goes on", || {
+        (rollout(&proxy)["fleet"]["is_driver"] == true).then_some(())
+    });
 }

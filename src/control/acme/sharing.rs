@@ -6,6 +6,7 @@
 //!
 //! This is on the thread of the certificates, with a connection of its own.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,12 +20,18 @@ use super::plan::UnixSeconds;
 use super::seal::Seal;
 use crate::config::acme::AcmeSpec;
 use crate::config::fleet::FleetSpec;
-use crate::control::etcd::{CasOutcome, Entry, Etcd, EtcdError, LeaseId, WatchEvent, WatchNews};
+use crate::control::etcd::{
+    CasOutcome, Entry, Etcd, EtcdError, LeaseId, Revision, WatchEvent, WatchNews,
+};
 
 /// Time after which another member may order when the one that did is silent.
 const TTL: Duration = Duration::from_secs(10);
 /// Time between two renewals of the lease.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How often a member sees a value that no member has written before it replaces that.
+const FOREIGN_LOOKS: u32 = 3;
+/// Longest name of a process.
+const LONGEST_INSTANCE: usize = 128;
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -98,6 +105,7 @@ impl Sharing {
             value: instance.as_bytes().to_vec(),
             allowed,
             elected,
+            foreign: Cell::new((0, 0)),
         };
         let tasks = [
             spawn_local(follow(etcd.clone(), prefix.clone(), report)),
@@ -297,6 +305,8 @@ struct Election {
     value: Vec<u8>,
     allowed: watch::Receiver<bool>,
     elected: watch::Sender<bool>,
+    /// The revision of the last value of the key that no member has written, and how often it was seen.
+    foreign: Cell<(Revision, u32)>,
 }
 
 impl Election {
@@ -343,7 +353,7 @@ impl Election {
         Ok(())
     }
 
-    /// Whether the key is this process's, under this lease.
+    /// Makes the key this process's, under this lease, unless it is another one's. Returns whether it is.
     async fn take(&self, lease: LeaseId) -> Result<bool, EtcdError> {
         let cas = |expected| {
             self.etcd
@@ -359,7 +369,32 @@ impl Election {
                 let taken = cas(Some(found.mod_revision)).await?;
                 Ok(matches!(taken, CasOutcome::Done(_)))
             }
+            CasOutcome::Conflict(Some(found)) if is_foreign(&found) => {
+                let revision = found.mod_revision;
+                let (known, times) = self.foreign.get();
+                let times = if known == revision { times + 1 } else { 1 };
+                self.foreign.set((revision, times));
+                if times == 1 {
+                    tracing::warn!(
+                        key = self.key,
+                        "fleet: ignoring a value that no member has written, a member is elected to order certificates"
+                    );
+                }
+                // The member that orders looks at its key as often, and keeps its role.
+                if times < FOREIGN_LOOKS && !*self.elected.borrow() {
+                    return Ok(false);
+                }
+                let taken = cas(Some(revision)).await?;
+                Ok(matches!(taken, CasOutcome::Done(_)))
+            }
             CasOutcome::Conflict(_) => Ok(false),
         }
     }
+}
+
+/// Whether no member has written this value of the orderer's key. Members do it under their lease: without one it would never expire.
+fn is_foreign(entry: &Entry) -> bool {
+    let is_name = (1..=LONGEST_INSTANCE).contains(&entry.value.len())
+        && entry.value.iter().all(u8::is_ascii_graphic);
+    entry.lease.is_none() || !is_name
 }

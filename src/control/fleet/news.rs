@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::control::etcd::Entry;
+use crate::control::etcd::{Entry, Revision};
 use crate::rollout::fleet::document::{DocumentError, FleetDocument};
 use crate::rollout::fleet::evidence::StepCounts;
 
@@ -60,6 +60,8 @@ pub(in crate::control) struct Driver {
     pub source: String,
     /// The term that it has taken over in; 0 before.
     pub term: u64,
+    /// The revision of a value that no member has written: anybody may replace it.
+    pub replaceable: Option<Revision>,
 }
 
 /// The result of a change of a document.
@@ -89,13 +91,8 @@ impl Driver {
         format!("{} {}", self.source, self.term).into_bytes()
     }
 
-    /// Whether no member has written the value.
-    pub(in crate::control) fn is_unknown(&self) -> bool {
-        self.source == UNKNOWN
-    }
-
-    /// Reads the value of a driver's key. One that nobody can have written counts as that of an unknown process, which has the role
-    /// until its key expires.
+    /// Reads the value of a driver's key. Members write it under their lease, so that one without a lease, which would never expire,
+    /// is nobody's. Neither is one that isn't of the form that all members use.
     pub(super) fn read(entry: &Entry) -> Self {
         let text = std::str::from_utf8(&entry.value).unwrap_or_default();
         let fits = |source: &&str| {
@@ -103,9 +100,11 @@ impl Driver {
             graphic && (1..=LONGEST_SOURCE).contains(&source.len())
         };
         let (source, term) = text.split_once(' ').unwrap_or(("", ""));
+        let known = Some(source).filter(|source| fits(source) && entry.lease.is_some());
         Self {
-            source: Some(source).filter(fits).unwrap_or(UNKNOWN).to_owned(),
+            source: known.unwrap_or(UNKNOWN).to_owned(),
             term: term.parse().unwrap_or(0),
+            replaceable: known.is_none().then_some(entry.mod_revision),
         }
     }
 }
@@ -128,13 +127,14 @@ pub(super) fn counts(entries: &[Entry], prefix: &str) -> FoundCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::etcd::LeaseId;
 
     fn entry(value: &str) -> Entry {
         Entry {
             key: "/cutover/front/driver/shop".to_owned(),
             value: value.as_bytes().to_vec().into(),
             mod_revision: 1,
-            lease: None,
+            lease: Some(LeaseId(7)),
         }
     }
 
@@ -143,6 +143,7 @@ mod tests {
         let driver = Driver {
             source: "edge-1.00ff".to_owned(),
             term: 7,
+            replaceable: None,
         };
         let value = String::from_utf8(driver.to_value()).unwrap();
         assert_eq!(Driver::read(&entry(&value)), driver);
@@ -151,8 +152,15 @@ mod tests {
         let read = Driver::read(&entry(first));
         assert_eq!((read.term, read.to_value()), (1, first.as_bytes().to_vec()));
         for hostile in ["\u{1b}[2J 7", &"x".repeat(200), "ü", "", "{}", " 7"] {
-            assert!(Driver::read(&entry(hostile)).is_unknown(), "{hostile}");
+            let read = Driver::read(&entry(hostile));
+            assert_eq!((&*read.source, read.replaceable), (UNKNOWN, Some(1)));
         }
+        let for_ever = Entry {
+            lease: None,
+            ..entry(&value)
+        };
+        let read = Driver::read(&for_ever);
+        assert_eq!((&*read.source, read.replaceable), (UNKNOWN, Some(1)));
         assert_eq!(Driver::read(&entry("a -1")).term, 0);
     }
 

@@ -7,7 +7,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
 use super::news::{Driver, FleetNews, Found, Written, counts};
-use crate::control::etcd::{CasOutcome, Etcd, EtcdError, LeaseId, WatchEvent, WatchNews};
+use crate::control::etcd::{CasOutcome, Etcd, EtcdError, LeaseId, Revision, WatchEvent, WatchNews};
 use crate::rollout::fleet::document::FleetDocument;
 use crate::rollout::fleet::evidence::StepCounts;
 
@@ -116,8 +116,13 @@ impl FleetStore {
         });
     }
 
-    /// Asks for the driver's role, which nobody had a moment ago.
-    pub(in crate::control) fn campaign(&self, service: &str, lease: LeaseId) {
+    /// Asks for the driver's role, which nobody had a moment ago. `replaced` is the revision of a value of its key that is nobody's.
+    pub(in crate::control) fn campaign(
+        &self,
+        service: &str,
+        lease: LeaseId,
+        replaced: Option<Revision>,
+    ) {
         let (etcd, key, service) = (
             self.etcd.clone(),
             self.driver_key(service),
@@ -126,9 +131,10 @@ impl FleetStore {
         let own = Driver {
             source: self.source.clone(),
             term: 0,
+            replaceable: None,
         };
         self.call(async move {
-            let won = etcd.cas(&key, None, own.to_value(), Some(lease)).await;
+            let won = etcd.cas(&key, replaced, own.to_value(), Some(lease)).await;
             // The watch reports the winner as well, later.
             let is_won = matches!(won, Ok(CasOutcome::Done(_)));
             is_won.then_some(FleetNews::Driver(service, Some(own)))
@@ -141,6 +147,7 @@ impl FleetStore {
         let own = Driver {
             source: self.source.clone(),
             term,
+            replaceable: None,
         };
         self.call(async move {
             // Repeated until the key is seen to have it.

@@ -32,6 +32,7 @@ impl ServiceRollout {
         }
         match driver {
             None => Election::Campaign,
+            Some(driver) if driver.replaceable.is_some() => Election::Campaign,
             Some(driver) if driver.source == side.source => {
                 // Another plan in the driver's configuration is another rollout.
                 let is_own = side.replica.state().plan == own.print;

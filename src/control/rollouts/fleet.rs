@@ -127,14 +127,14 @@ impl SharingFleet {
 
     /// Logs drivers' keys with values that no member has written, once each.
     fn log_unknown_driver(&mut self, service: &str) {
+        let Some(revision) = self.drivers.get(service).and_then(|d| d.replaceable) else {
+            return;
+        };
         let key = format!("driver/{service}");
-        let is_unknown = { self.drivers.get(service) }.is_some_and(Driver::is_unknown);
-        if !is_unknown {
-            self.logged.remove(&key);
-        } else if self.logged.insert(key.clone(), 0).is_none() {
+        if self.logged.insert(key.clone(), revision) != Some(revision) {
             tracing::warn!(
                 key,
-                "fleet: ignoring a value, nobody drives until its key expires or is deleted"
+                "fleet: ignoring a value that no member has written, a driver is elected"
             );
         }
     }
@@ -404,7 +404,10 @@ impl Rollouts {
         let driver = fleet.drivers.get(name);
         let mut effects: Vec<Effect> = Vec::new();
         match (rollout.election(driver, now), fleet.lease) {
-            (Election::Campaign, Some(lease)) => fleet.store.campaign(name, lease),
+            (Election::Campaign, Some(lease)) => {
+                let replaced = driver.and_then(|driver| driver.replaceable);
+                fleet.store.campaign(name, lease, replaced);
+            }
             (Election::Claim, _) => effects = rollout.claim(now, wall_s()),
             (Election::Resign, _) => fleet.store.resign(name),
             (Election::Campaign | Election::Nothing, _) => {}

@@ -42,6 +42,7 @@ fn an_abort_is_not_lost_that_comes_before_the_first_document_could_be_written() 
     let own = Driver {
         source: fleet.members[0].source.clone(),
         term: 0,
+        replaceable: None,
     };
     let rollout = fleet.members[0].rollout.as_mut().unwrap();
     rollout.shared.as_mut().unwrap().replica.heard(now);

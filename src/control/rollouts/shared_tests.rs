@@ -231,7 +231,12 @@ impl Fleet {
         match rollout.election(driver.as_ref(), now) {
             Election::Nothing | Election::Resign => Vec::new(),
             Election::Campaign => {
-                self.store.driver = Some((Driver { source, term: 0 }, now + LEASE));
+                let driver = Driver {
+                    source,
+                    term: 0,
+                    replaceable: None,
+                };
+                self.store.driver = Some((driver, now + LEASE));
                 Vec::new()
             }
             Election::Claim => rollout.claim(now, 0),
