@@ -80,8 +80,12 @@ instructions *ARGS:
 guard *ARGS:
     cargo bench --bench guard --profile release -- {{ARGS}}
 
-# ROLLOUTS of equal versions on a fleet of five: at most one in a hundred is taken back.
+# ROLLOUTS of equal versions on a fleet of five under load, 20 at a time: at most one in a hundred is taken back. Needs etcd.
 fleet-aa ROLLOUTS="200":
+    CUTOVER_FLEET_AA={{ROLLOUTS}} cargo test --test it -- fleet_equal:: --nocapture
+
+# The same with simulated counts and without processes: many more ROLLOUTS in less time.
+fleet-aa-simulated ROLLOUTS="1000":
     CUTOVER_FLEET_AA={{ROLLOUTS}} cargo test --release --lib -- equal_versions_are_rarely --nocapture
 
 # Many members of a fleet in one process on a real etcd: how soon the last one hears of a step, and what etcd needs. Needs etcd.

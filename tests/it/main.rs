@@ -31,6 +31,7 @@ mod fleet;
 mod fleet_alone;
 mod fleet_changes;
 mod fleet_chaos;
+mod fleet_equal;
 mod fleet_older;
 mod fleet_outages;
 mod fleet_rollouts;
