@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -180,6 +182,29 @@ impl Etcd {
     /// A key's value, as text.
     pub fn value(&self, key: &str) -> String {
         self.ctl_output(&["get", key, "--print-value-only"])
+    }
+
+    /// The values that a key has had after this revision, with their revisions, the oldest first; as far as etcd answers and has
+    /// them.
+    pub fn history(&self, key: &str, after: i64) -> Vec<(i64, String)> {
+        let mut found = Vec::new();
+        let mut get = vec!["get".to_owned(), key.to_owned(), "-w=json".to_owned()];
+        loop {
+            let arguments: Vec<_> = get.iter().map(String::as_str).collect();
+            let answer = self.ctl_output(&arguments);
+            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+            let entry = &answer["kvs"][0];
+            let Some(revision) = entry["mod_revision"].as_i64().filter(|r| *r > after) else {
+                break;
+            };
+            let value = entry["value"].as_str().unwrap_or_default();
+            let value = STANDARD.decode(value).expect("base64");
+            found.push((revision, String::from_utf8(value).expect("text")));
+            get.truncate(3);
+            get.push(format!("--rev={}", revision - 1));
+        }
+        found.reverse();
+        found
     }
 
     /// The present revision, if etcd answers.

@@ -20,9 +20,10 @@ use tokio::time::timeout;
 
 use super::grpc::frame;
 use super::proto::{
-    AuthenticateRequest, AuthenticateResponse, Event, HeaderResponse, KeyValue, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, PutRequest, RangeRequest,
-    RangeResponse, ResponseHeader, WatchRequest, WatchResponse,
+    AuthenticateRequest, AuthenticateResponse, Compare, Event, HeaderResponse, KeyValue,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, MOD_REVISION,
+    PutRequest, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse, TxnResult,
+    WatchRequest, WatchResponse,
 };
 use crate::config::fleet::{EtcdUrl, FleetSpec, OnLost};
 
@@ -154,6 +155,31 @@ impl FakeStore {
                 self.write(put.key, put.value, put.lease);
                 let header = Some(self.header());
                 HeaderResponse { header }.encode_to_vec()
+            }
+            "KV/Txn" => {
+                let txn: TxnRequest = read(message);
+                let holds = |compare: &Compare| {
+                    let found = self.keys.get(&compare.key).map_or(0, |kv| kv.mod_revision);
+                    assert_eq!((compare.result, compare.target), (0, MOD_REVISION));
+                    compare.mod_revision == Some(found)
+                };
+                let succeeded = txn.compare.iter().all(holds);
+                let operations = if succeeded { txn.success } else { txn.failure };
+                let mut responses = Vec::new();
+                for operation in operations {
+                    let range = operation.range.map(|range| self.range(&range));
+                    responses.push(TxnResult { range });
+                    if let Some(put) = operation.put {
+                        self.write(put.key, put.value, put.lease);
+                    }
+                }
+                let header = Some(self.header());
+                TxnResponse {
+                    header,
+                    succeeded,
+                    responses,
+                }
+                .encode_to_vec()
             }
             "Lease/LeaseGrant" => {
                 let _: LeaseGrantRequest = read(message);

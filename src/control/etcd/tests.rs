@@ -227,6 +227,38 @@ fn a_key_under_a_lease_vanishes_with_it() {
 }
 
 #[test]
+fn a_key_is_written_only_over_the_revision_that_was_known() {
+    run(async {
+        let fake = FakeEtcd::start().await;
+        let etcd = Etcd::new(&fleet(&[&fake]));
+        let write = async |expected, value: &str| {
+            let written = etcd.cas("a", expected, value.into(), None).await;
+            written.expect("an answer")
+        };
+        let CasOutcome::Done(first) = write(None, "first").await else {
+            panic!("there was none");
+        };
+        let CasOutcome::Done(second) = write(Some(first), "second").await else {
+            panic!("nobody else has written");
+        };
+        for stale in [None, Some(first), Some(second + 1)] {
+            let CasOutcome::Conflict(Some(found)) = write(stale, "stale").await else {
+                panic!("{stale:?} is not its revision");
+            };
+            assert_eq!(
+                (found.mod_revision, &*found.value),
+                (second, &b"second"[..])
+            );
+        }
+        fake.store.borrow_mut().delete("a");
+        assert_eq!(
+            write(Some(second), "stale").await,
+            CasOutcome::Conflict(None)
+        );
+    });
+}
+
+#[test]
 fn a_member_without_a_leader_is_left_for_another_one() {
     run(async {
         let (one, two) = (FakeEtcd::start().await, FakeEtcd::start().await);

@@ -23,12 +23,13 @@ const LEASE: Duration = Duration::from_secs(10);
 /// Steps of the plan: share and hold.
 const STEPS: [(u32, u64); 3] = [(10_000, 5), (50_000, 5), (100_000, 5)];
 
-fn spec() -> Spec {
-    let text = "listen = \":8080\"\n[service.shop]\nstable = \"v1\"\nsplit = { v2 = \"rollout\" }\n\
-        [service.shop.rollout]\nsteps = [\"10% for 5s\", \"50% for 5s\", \"100% for 5s\"]\n\
-        guard.on_silence = \"pass\"\n\
-        [service.shop.versions]\nv1 = [\"127.0.0.1:1\"]\nv2 = [\"127.0.0.1:2\"]\n";
-    config::parse(text, "test.toml").unwrap()
+fn spec(steps: &str) -> Spec {
+    let text = format!(
+        "listen = \":8080\"\n[service.shop]\nstable = \"v1\"\nsplit = {{ v2 = \"rollout\" }}\n\
+         [service.shop.rollout]\nsteps = [{steps}]\nguard.on_silence = \"pass\"\n\
+         [service.shop.versions]\nv1 = [\"127.0.0.1:1\"]\nv2 = [\"127.0.0.1:2\"]\n"
+    );
+    config::parse(&text, "test.toml").unwrap()
 }
 
 /// A message on its way to a member.
@@ -84,7 +85,7 @@ impl Fleet {
             since: now,
         };
         Self {
-            spec: spec(),
+            spec: spec("\"10% for 5s\", \"50% for 5s\", \"100% for 5s\""),
             store: Store::default(),
             members: (0..MEMBERS).map(member).collect(),
             now,
@@ -368,6 +369,29 @@ fn a_fleet_walks_its_plan_together() {
         fleet.store.granted.len() < 20,
         "the document was written too often"
     );
+}
+
+#[test]
+fn the_clock_of_a_step_stands_while_the_driver_is_cut_off() {
+    let mut fleet = Fleet::new(1);
+    fleet.spec = spec("\"10% for 10m\"");
+    fleet.start(0);
+    let run = |fleet: &mut Fleet, seconds: u64| {
+        let until = fleet.now + Duration::from_secs(seconds);
+        while fleet.now < until {
+            fleet.tick();
+        }
+        let rollout = fleet.members[0].rollout.as_ref().unwrap();
+        assert!(rollout.shared.as_ref().unwrap().replica.is_driver());
+        rollout.state().unwrap().held_ms
+    };
+    let begun = run(&mut fleet, 30);
+    assert!(begun > 20_000, "{begun}");
+    fleet.members[0].is_cut_off = true;
+    let lost = run(&mut fleet, CONTACT_AND_DELAY.as_secs());
+    assert_eq!(run(&mut fleet, 60), lost);
+    fleet.members[0].is_cut_off = false;
+    assert!(run(&mut fleet, 30) > lost + 20_000);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 //! etcd is full, compacted or restored from a backup, its tokens expire, an operator pauses or aborts, or the canary goes bad.
 //!
 //! At no time a member gives more than the plan allows or raises its share without etcd, no step is shorter than it should be, no
-//! term is taken back, no request fails, no abort and no rollback is lost, and afterwards the rollout goes on. `just fleet-chaos` runs
-//! a hundred; a schedule is repeated by its seed.
+//! clock goes on without etcd, no term is taken back, no request fails, no abort and no rollback is lost, each value of the shared
+//! state follows from the one before, and afterwards the rollout goes on. `just fleet-chaos` runs a hundred; a schedule is repeated
+//! by its seed.
 
 mod acts;
+mod history;
 mod scene;
 mod watched;
 
@@ -75,10 +77,12 @@ fn play(seed: u64) {
                 scene.act(restart, &mut rng, &watched);
             }
             recover(&scene);
+            scene.look();
             recovery
         }));
         has_ended.store(true, Ordering::SeqCst);
-        let violations = watched.violations();
+        let of_etcd = scene.history.violations().iter().cloned();
+        let violations: Vec<_> = watched.violations().into_iter().chain(of_etcd).collect();
         let story = format!("{}{}", done.join("\n  "), scene.kind());
         let Ok(recovery) = played else {
             panic!("seed {seed}:\n  {story}\n{violations:#?}");
@@ -91,9 +95,10 @@ fn play(seed: u64) {
             .map(|member| member.requests.load(Ordering::SeqCst))
             .sum();
         eprintln!(
-            "seed {seed}: {} acts{}, well {recovery:.1?} after the last one, {requests} requests",
+            "seed {seed}: {} acts{}, well {recovery:.1?} after the last one, {requests} requests, {} states",
             done.len(),
-            scene.kind()
+            scene.kind(),
+            scene.history.values()
         );
     });
 }

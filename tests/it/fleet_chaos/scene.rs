@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::MEMBERS;
 use super::acts::{Act, Target};
+use super::history::History;
 use super::watched::Watched;
 use crate::fleet_outages::{log_in, token_option};
 use crate::rollouts::{Version, rollout, service, share, state};
@@ -40,6 +41,8 @@ pub struct Scene {
     was_filled: bool,
     is_spoilt: bool,
     is_aborted: bool,
+    /// What etcd has had.
+    pub history: History,
 }
 
 impl Scene {
@@ -81,6 +84,7 @@ impl Scene {
             was_filled: false,
             is_spoilt: false,
             is_aborted: false,
+            history: History::default(),
         })
     }
 
@@ -191,6 +195,7 @@ impl Scene {
                 Some((rng.u64(1000..8000), Act::EmptyEtcd))
             }
             Act::CompactEtcd => {
+                self.look();
                 self.etcd.compact();
                 None
             }
@@ -201,6 +206,8 @@ impl Scene {
             }
             Act::RestoreEtcd => {
                 let backup = self.backup.take()?;
+                self.look();
+                self.history.restored();
                 watched.restorations.fetch_add(1, Ordering::SeqCst);
                 self.is_etcd_down = [true; MEMBERS];
                 self.etcd.kill();
@@ -263,10 +270,16 @@ impl Scene {
             }
             // Each member of etcd has to be there for it.
             Act::EmptyEtcd => {
+                self.look();
                 let is_down = self.is_etcd_down.contains(&true);
                 (is_down || !self.etcd.empty()).then_some((700, Act::EmptyEtcd))
             }
         }
+    }
+
+    /// Looks at what etcd has had since.
+    pub fn look(&mut self) {
+        self.history.look(&self.etcd);
     }
 
     /// Whether all members agree on what has to come out.

@@ -13,6 +13,8 @@ use crate::support::{PATIENCE, pause};
 
 /// How long after it was cut off a member may still raise its share, by what it had read before.
 const READ_BEFORE: Duration = Duration::from_millis(2500);
+/// How long after it was cut off a member's clock of the step may still run: it counts as in touch for 10 s.
+const CLOCK_RUNS: Duration = Duration::from_millis(12_500);
 /// For how long what a backup has arrives at a member, after the first sign of it.
 const RESTORED: Duration = Duration::from_secs(5);
 /// Shortest time between two steps as it is seen: the first of them may be seen late.
@@ -52,6 +54,8 @@ struct Seen {
     life: usize,
     share: Option<u32>,
     term: u64,
+    /// Since when it was cut off, the step, and how long that has been held, once the clock must stand.
+    clock: Option<(Instant, u64, f64)>,
     restorations: usize,
     /// When the member has heard of the last of them.
     restored: Option<Instant>,
@@ -146,6 +150,22 @@ impl Watched {
             if is_cut_off && silent == member.silent() && seen.share.is_some_and(|s| s < share) {
                 member.violation(format!("a share rose to {percent} % without etcd"));
             }
+            let clock = silent
+                .filter(|since| *since + CLOCK_RUNS < asked)
+                .map(|since| {
+                    let rollout = &service["rollout"];
+                    let held_s = rollout["held_s"].as_f64().unwrap_or(0.0);
+                    (since, rollout["step"].as_u64().unwrap_or(0), held_s)
+                });
+            if let (Some(now), Some(before)) = (clock, seen.clock)
+                && silent == member.silent()
+                && now.0 == before.0
+                && (now.1, now.2) > (before.1, before.2)
+            {
+                member.violation(format!(
+                    "the clock went on without etcd: {before:?}, {now:?}"
+                ));
+            }
             let term = fleet["term"].as_u64().unwrap_or(0);
             let went_back = share > 0 && seen.share.is_some_and(|before| before > share);
             if term < seen.term || went_back {
@@ -160,7 +180,7 @@ impl Watched {
                     ));
                 }
             }
-            (seen.share, seen.term) = (Some(share), term);
+            (seen.share, seen.term, seen.clock) = (Some(share), term, clock);
         }
     }
 
