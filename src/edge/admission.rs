@@ -169,6 +169,8 @@ impl Admission {
 }
 
 /// Counts one downstream connection as open until it is dropped.
+///
+/// A connection has it from accept to close, handshake included. The accept loop takes it before it spawns the task.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,

@@ -86,6 +86,8 @@ impl ClientConnections {
             };
             let slot = &self.buckets[bucket][at];
             let next = client | (count + 1);
+            // If a slot is freed in between, two workers can count the same client in a slot each. It may then have up to twice its
+            // limit, until either count is back at 0.
             let counted = slot.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed);
             if counted.is_ok() {
                 return Ok(Some(ClientConnection {

@@ -38,6 +38,9 @@ const BURST_PAUSE: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection after accept and TLS handshake.
+///
+/// Made by the accept loop, consumed by [`serve`]. It owns everything that ends with the connection: dropping it closes the socket,
+/// gives the permit back and removes the task's control.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub stream: Stream,
@@ -100,6 +103,7 @@ pub(crate) fn serve<T>(
     });
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
+        // Mentioned here so that the future owns both: they are dropped when it is, which is the end of the connection.
         let _held = (&held, &permit);
         let _gauge = ConnectionGauge::enter(&listener.metrics[worker.id.0]);
         let conn = ConnectionContext {
@@ -386,6 +390,8 @@ impl ConnectionContext<'_> {
         };
         let request = parsed.request();
         let mut recording = Recording::of_request(inbound, &request);
+        // Before the redirect to https: the authority asks over clear text, and before the first order has succeeded there is no
+        // certificate to redirect to (RFC 8555 section 8.3).
         if let Some(text) = self.listener.challenge_answer(&request) {
             return proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
         }

@@ -78,6 +78,9 @@ pub(crate) struct Shared {
 }
 
 /// The control thread's handle of a worker.
+///
+/// The channel is unbounded, so that the control thread never waits for a worker. Dropping the handle closes the channel, which
+/// ends the worker at once, as [`WorkerCommand::Stop`] does.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     mailbox: mpsc::UnboundedSender<WorkerCommand>,
@@ -166,6 +169,10 @@ fn run_thread(
     }
 }
 
+/// The part of a worker that accepts connections and obeys the control thread; `proxy` is the part that serves requests.
+///
+/// It lives on its own thread, from [`WorkerHandle::start`] until its event loop returns. Nothing in it is shared but `shared` and
+/// `pulse`.
 struct WorkerThread {
     proxy: Rc<proxy::Worker>,
     shared: Arc<Shared>,
@@ -182,6 +189,8 @@ struct WorkerThread {
     tasks: Rc<Tasks>,
 }
 
+/// The tasks of a worker that a drain waits for. Each holds a [`RunningTask`], so that one that panics or is dropped counts as
+/// ended.
 #[derive(Debug, Default)]
 struct Tasks {
     running: Cell<usize>,
@@ -288,6 +297,7 @@ impl WorkerThread {
 
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
+        // Before `proxy.tick`, which closes idle connections whose grace period has ended.
         self.extend_idle_grace(now);
         if connect::take_shortage() {
             // A connect failed for want of descriptors: idle connections on both sides make room.
@@ -407,6 +417,7 @@ impl WorkerThread {
             if let Some(acceptor) = self.acceptors.remove(&id) {
                 acceptor.set(runtime);
                 acceptors.insert(id, acceptor);
+            // Without sockets there is nothing to open: they came with an earlier update, and this worker has closed them since.
             } else if !sockets.is_empty() {
                 let acceptor = Acceptor::new(self.proxy.id, runtime);
                 acceptors.insert(id, acceptor.clone());

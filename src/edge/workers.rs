@@ -19,6 +19,8 @@ const PANICS: usize = 5;
 const PANICS_WITHIN: Duration = Duration::from_secs(60);
 
 /// All worker threads.
+///
+/// Owned by the publisher. A worker keeps its number, its metric shards and its sockets when its thread is replaced.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<WorkerHandle>,

@@ -10,6 +10,9 @@ use crate::upstream::Endpoint;
 use crate::upstream::limits::ActiveGuard;
 
 /// A request in flight on an endpoint. It may become a stream.
+///
+/// Held from before the connection is taken until the endpoint's part is done, not until the client has read the response: it frees
+/// the slot under `limits.requests` and the endpoint's count then.
 #[derive(Debug)]
 pub(crate) struct Active<'a> {
     /// The endpoint that serves the request.

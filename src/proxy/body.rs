@@ -19,6 +19,9 @@ mod upload;
 pub(crate) use upload::{Upload, UploadError};
 
 /// Progress of one direction of an exchange.
+///
+/// It owns neither end: the same flow is polled with both again and again, until it is ready or fails. After a failure it must not
+/// be polled any more, because bytes may be lost between the two.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     /// Bytes moved, plus one once the end has been handed to the kernel: it changes with every

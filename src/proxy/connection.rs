@@ -101,6 +101,7 @@ impl<F: Fields> RequestContext<'_, F> {
                 let shed = worker
                     .downloads
                     .shed_slowest(load, worker.controls.now_ms(), true);
+                // Withdrawn when this wait ends, with a slot or without.
                 let _wish = (!shed).then(|| load.ask_for_room());
                 acquire(first_byte - soon).await
             }

@@ -17,6 +17,9 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// A request, and everything that is needed to serve it.
+///
+/// Built once a request has been routed. A request that waits for an endpoint and is routed again gets another one, with the
+/// snapshot of that time.
 #[derive(Debug)]
 pub(crate) struct RequestContext<'a, F> {
     /// The worker that serves the request.

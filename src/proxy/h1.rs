@@ -37,6 +37,10 @@ pub enum Encoding {
 }
 
 /// One HTTP/1 connection.
+///
+/// It is always within one message in each direction: [`Self::begin_source`] and [`Self::begin_sink`] start the next body, and
+/// reset what is known of the last one. `mem.input` holds what was received and not used, which may be the rest of a body,
+/// trailers, or requests that were pipelined.
 #[derive(Debug)]
 pub struct H1 {
     stream: Stream,

@@ -30,6 +30,9 @@ const SPLICEABLE: usize = 48 * 1024;
 const HEAD_READ: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
+///
+/// Made for one exchange, from a kept connection or a new one. [`Self::finish`] or [`Self::part`] takes it apart and says whether
+/// the connection may be kept.
 #[derive(Debug)]
 pub(crate) struct H1Up<'a> {
     wire: H1,
@@ -84,6 +87,7 @@ impl<'a> H1Up<'a> {
     /// Like [`Self::finish`], for a response that was received completely but not consumed. Also
     /// returns its rest.
     pub(crate) fn part(self) -> (Box<ResponseHead>, Option<Stream>, Remainder) {
+        // Bytes beyond this response would be the start of one that nobody has asked for.
         let clean = self.is_clean() && self.wire.mem.input.len() == self.wire.data().len();
         let (stream, mem, left) = self.wire.into_parts();
         (

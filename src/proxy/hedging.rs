@@ -122,6 +122,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             if let Poll::Ready(first) = first.as_mut().poll(task) {
                 return Poll::Ready(RaceEnd::First(first));
             }
+            // The first try relays its response within its own future; this is how the second one is cancelled then.
             if race.is_decided() {
                 *second = None;
             }

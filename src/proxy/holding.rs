@@ -147,6 +147,7 @@ async fn in_queue<F: Fields, D: Downstream>(
         version: of_version.name.clone(),
         pinned: placed.pinned,
     };
+    // The request holds its snapshot, so that no other service can have this address meanwhile.
     let compiled = std::ptr::from_ref(cx.service).addr();
     let now_ms = worker.controls.now_ms();
     let holds = &worker.holds;

@@ -40,6 +40,9 @@ const HEDGED: Failure = Failure {
 };
 
 /// A request in flight and its record. Dropping it counts and logs the request.
+///
+/// It exists from the moment when a head has been read or rejected. The data path fills in `record`; what follows from the facts
+/// there, such as verdicts and metrics, is computed here and nowhere else.
 #[derive(Debug)]
 pub struct Recording<'a> {
     /// The record.

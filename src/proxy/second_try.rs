@@ -228,6 +228,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             true => Connection::Stream,
             false => self.connection(endpoint)?,
         };
+        // Last, so that a try that lacks anything else doesn't cost a retry.
         if !worker.spend_retry(service) {
             if let Connection::Idle(kept) = connection {
                 self.put_back(endpoint, kept);

@@ -74,6 +74,9 @@ impl Rate {
 }
 
 /// A download that was blocked at least once.
+///
+/// The worker's registry has the control of its task, so that other requests can end it: `shed` tells the task why its deadline has
+/// passed.
 #[derive(Debug)]
 struct BlockedDownload {
     version: Arc<VersionLoad>,
@@ -130,6 +133,8 @@ impl Downloads {
         }
         for (version, slowest) in self.slowest_of_each(now_ms) {
             version.slowest.publish(self.worker, Some(slowest));
+            // A request for room is taken only after a download was ended, so that one which this worker can't grant is left to
+            // others.
             while version.wanted.load(Ordering::Relaxed) > 0
                 && self.shed_slowest(&version, now_ms, true)
                 && version.take_room_request()

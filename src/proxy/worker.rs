@@ -37,6 +37,10 @@ const IDLE_CLOSE_GRACE_MS: u64 = 1_000;
 const SWEEP_EVERY: u64 = 20;
 
 /// The state of one worker thread.
+///
+/// Every task of the thread holds a reference to it. A `RefCell` here is borrowed only within one call, never across an `await`, so
+/// that no two tasks meet in it. If the thread panics all of it is lost and a new worker starts empty, with the same number and
+/// metrics.
 #[derive(Debug)]
 pub struct Worker {
     /// The worker's number, from 0. Also the index of its metric shards.
@@ -118,6 +122,7 @@ struct RemovedEndpoint {
 struct WorkerServiceState {
     split: SplitState,
     budget: RetryBudget,
+    /// By index of the version. After a reload an index may stand for another version, which a view notices by the id of the pool.
     views: Vec<PoolView>,
     failed_users: FailedUsers,
 }
@@ -355,6 +360,7 @@ impl Worker {
     /// To be called every [`crate::net::clock::TICK`]: wakes tasks whose deadline has passed, ends
     /// overdue ones, and sweeps idle upstream connections and buffers.
     pub fn tick(&self, now: Instant) {
+        // First, because it sets the clock that everything below reads.
         self.controls.tick(now);
         self.admission.tick();
         self.cut_overdue(now);

@@ -35,6 +35,8 @@ const IN_A_ROW: u32 = 8;
 const REJECT_AFTER: Duration = Duration::from_secs(1);
 
 /// One worker's handle of a listener. Shared by the accept loops of the listener's sockets on that worker.
+///
+/// `closing` and `handed_over` are never taken back: a listener that is opened again gets another acceptor.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     worker: WorkerId,

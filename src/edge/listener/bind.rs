@@ -140,8 +140,11 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
         Some(Protocol::TCP),
     )?;
     if let SocketAddr::V6(v6) = address {
+        // `[::]` accepts IPv4 as well. Stated in both cases, because the default is a setting of the machine
+        // (`net.ipv6.bindv6only`).
         socket.set_only_v6(!v6.ip().is_unspecified())?;
     }
+    // Otherwise connections of a former process that are in TIME_WAIT would keep the port for a minute.
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;

@@ -76,6 +76,7 @@ impl Handshake {
         raw: &RawStream,
         control: &OwnedTaskControl,
     ) -> Option<ConnectionSource> {
+        // Over a Unix socket the permissions of its file have decided who may connect.
         if let Some(peer) = raw.peer()
             && !self.may_announce(peer)
         {

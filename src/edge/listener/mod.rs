@@ -43,6 +43,9 @@ const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
 const REFUSALS: usize = 2;
 
 /// The settings of a listener for new connections. Immutable; a change creates another one.
+///
+/// Shared by all workers. Connections that are open keep the `info` that they were accepted with, so that a change of names,
+/// protocols or trusted proxies is for new connections only.
 #[derive(Debug)]
 pub(crate) struct ListenerRuntime {
     pub spec: spec::ListenerSpec,
@@ -138,6 +141,9 @@ pub(crate) struct ListenerUpdate {
 }
 
 /// A listener whose sockets are open.
+///
+/// The workers own the sockets that they accept on. As long as `duplicates` are here the kernel keeps the accept queues open, even
+/// if a worker has died: clients wait in them for its successor.
 #[derive(Clone, Debug)]
 struct BoundListener {
     runtime: Arc<ListenerRuntime>,
@@ -148,6 +154,9 @@ struct BoundListener {
 }
 
 /// All listeners of the process.
+///
+/// Owned by the publisher, on the control thread. Ids are never reused, so that a connection of a listener that was removed isn't
+/// taken for one of a later listener.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     workers: usize,

@@ -95,11 +95,13 @@ pub(crate) struct CertificateTable {
     tickets: TicketKeys,
 }
 
+/// What differs between handshakes: the authority of client certificates, and with it the keys of tickets.
 #[derive(Debug)]
 struct Policy {
     config: Arc<ServerConfig>,
 }
 
+/// A certificate of the table, with the index of its policy.
 #[derive(Debug)]
 struct NamedCertificate {
     key: Arc<CertifiedKey>,
@@ -169,6 +171,8 @@ impl Names {
         Ok(())
     }
 
+    /// The policy of handshakes for this name. All certificates of a name have the same one, and no list of them is empty, see
+    /// [`Self::add`].
     fn policy_for(&self, name: &str, entries: &[NamedCertificate]) -> usize {
         entries
             .get(self.find(name)[0])

@@ -158,6 +158,7 @@ impl ProducesTickets for Ticketer {
         let keyring = self.keys.0.load();
         let mut secrets = std::iter::once(&keyring.current).chain(&keyring.previous);
         let secret = secrets.find(|secret| secret.id(&self.policy) == id)?;
+        // For opening, the nonce needn't be unique: it is the one that the ticket was sealed with.
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
         let plain = secret.key(&self.policy)?;

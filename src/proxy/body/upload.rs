@@ -248,6 +248,7 @@ impl ReplayBuffer {
             self.bytes = Vec::new();
             self.share = None;
         }
+        // The current try has just sent these bytes itself.
         self.sent = self.bytes.len();
     }
 }

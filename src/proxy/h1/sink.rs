@@ -118,6 +118,8 @@ impl Sink for H1 {
             return Poll::Ready(Err(WireError::Bad(Reject::bad(Reason::BeyondFraming))));
         }
         let framed = self.encoding == Encoding::Chunks;
+        // The size is announced before any of the bytes are taken. A caller whose write was pending or partial has to offer the
+        // rest of them again, as `Source::poll_piece` guarantees.
         if framed && self.chunk_left == 0 {
             self.put_chunk_head(data.len());
             self.chunk_left = data.len();
