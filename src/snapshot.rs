@@ -58,6 +58,11 @@ pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
 /// One generation of the compiled configuration.
+///
+/// The publisher compiles it on the control thread and hands it to [`Live`]; from then on nobody changes it. A worker adopts the
+/// newest one between two turns of its loop, and a request keeps the one that it began with until it ends, so that its indices stay
+/// valid and it sees one configuration throughout. What does change, such as counters, the state of endpoints and limits in use, is
+/// behind `Arc`s that one generation takes over from the other.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The generation number. It starts at 1, or after the predecessor's in a takeover, and grows by one with every snapshot.
@@ -133,6 +138,10 @@ pub struct Listener {
 }
 
 /// A compiled service.
+///
+/// Immutable like its snapshot. Consecutive generations share it for as long as its specification, its effective split, its sticky
+/// key and its part of the fleet's limits stay the same; whatever depends on anything else belongs into the snapshot instead, or is
+/// read anew for each request.
 #[derive(Debug)]
 pub struct Service {
     /// The name in the configuration.
@@ -183,6 +192,9 @@ pub struct Service {
 }
 
 /// A compiled version of a service.
+///
+/// Its counters and its load belong to the name: the registry and the telemetry hand them on to the next generation, also when the
+/// service was compiled anew.
 #[derive(Debug)]
 pub struct Version {
     /// The name in the configuration.
@@ -246,6 +258,9 @@ impl Snapshot {
 
 /// The published state of the process. Every thread reads it; only the publisher writes it, except that each worker reports the
 /// generation that it has adopted.
+///
+/// It lives as long as the process. Publishing doesn't wait for the workers; a superseded generation is kept until the last one has
+/// left it.
 #[derive(Debug)]
 pub(crate) struct Live {
     current: arc_swap::ArcSwap<Snapshot>,

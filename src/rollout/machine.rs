@@ -34,6 +34,10 @@ pub(super) enum Call {
 }
 
 /// A rollout in progress.
+///
+/// The control thread owns one for each service with a plan; no other thread sees it. Only `state` is stored and shared with a
+/// fleet. All else is about calls and waits of this process, and is empty after a restart: calls that were running or whose success
+/// isn't part of the state are made again, so a hook may be called twice.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// The state of the rollout.
@@ -73,6 +77,7 @@ impl Machine {
             held_for: Duration::ZERO,
             hold_noted: false,
         };
+        // The same plan goes on in the phase in which it was stored, also in one that ended it: a restart is no retry.
         if machine.state.plan == plan {
             return (machine, Vec::new());
         }
@@ -93,6 +98,8 @@ impl Machine {
             latches: std::mem::take(&mut state.latches),
             ..RolloutState::default()
         };
+        // The plan has failed or was aborted before, maybe with others in between. It stays ended until an operator retries it, or
+        // else going back and forth in the configuration would expose users to a version that is known to be bad.
         if let Some(latch) = state.latch(plan).cloned() {
             state.phase = match latch.aborted {
                 true => RolloutPhase::Aborted,
@@ -123,12 +130,14 @@ impl Machine {
     pub fn tick(&mut self, facts: &Facts<'_>, elapsed: Duration, now_s: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.pause = self.pause.saturating_sub(elapsed);
+        // First, so that no step begins in the second in which the guard fails it.
         if let Some(verdict) = facts.verdict
             && self.fails(verdict, facts.plan, now_s, &mut effects)
         {
             return effects;
         }
         match self.state.phase {
+            // An operator who promotes overrides whatever the phase waits for.
             _ if self.state.promoting => self.promote(facts, now_s, &mut effects),
             RolloutPhase::Waiting => self.wait(facts, now_s, &mut effects),
             RolloutPhase::Step | RolloutPhase::Held => {
@@ -190,6 +199,8 @@ impl Machine {
     ) -> bool {
         let judged = match self.state.phase {
             RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval => true,
+            // A pause leaves the traffic as it is, so the guard goes on. Of a rollout that it has paused itself it has nothing new
+            // to say: the same evidence would fail it in each second.
             RolloutPhase::Paused => self.state.share > 0 && !self.state.paused_by_guard,
             _ => false,
         };
@@ -380,6 +391,7 @@ impl Machine {
     fn promote(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) {
         if facts.plan.hooks.before_promote.is_some() {
             let phase = match self.state.phase {
+                // The time of the step stands still while the hook is asked.
                 RolloutPhase::Step => RolloutPhase::Held,
                 phase => phase,
             };

@@ -33,6 +33,8 @@ impl Machine {
                     RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval => {
                         true
                     }
+                    // Unlike a verdict of the guard, also if the guard has paused it: a query is evidence of its own, and it always
+                    // rolls back.
                     RolloutPhase::Paused => self.state.share > 0,
                     _ => false,
                 };
@@ -110,6 +112,7 @@ impl Machine {
                 // The hook is called again: an answer other than 2xx means "not yet".
                 self.pause = HOOK_AGAIN;
                 self.call_error = Some(why.clone());
+                // A promotion is a command that somebody waits for, so it fails instead of being tried again later.
                 if hook == HookKind::BeforePromote {
                     (self.state.promoting, self.call_error) = (false, None);
                     self.not_promoted(&format!("hook {hook}: {why}"), effects);

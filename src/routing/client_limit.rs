@@ -16,6 +16,8 @@ use gcra::Gcra;
 use table::ClientTable;
 
 /// The limit on the requests of each client, and the use that clients have made of it. Shared by all workers.
+///
+/// It outlives a snapshot: a generation with the same limit takes it over, so that a reload doesn't give clients a new allowance.
 #[derive(Debug)]
 pub(crate) struct ClientLimiter {
     by: ClientKey,

@@ -60,6 +60,9 @@ pub trait RequestView {
 }
 
 /// The routing part of one service, compiled from its [`spec::ServiceSpec`].
+///
+/// A part of the compiled service: immutable and shared by all workers. The position in the exact split, which each request
+/// advances, is the worker's own; see [`SplitState`].
 #[derive(Debug)]
 pub struct ServiceRouting {
     /// The match rules, in order.

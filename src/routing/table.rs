@@ -17,6 +17,9 @@ pub struct Found {
 }
 
 /// The routes of all services, compiled for lookup.
+///
+/// A part of the snapshot: immutable, shared by all workers, and taken over by the next generation if that has the same
+/// specification.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     exact: Map<Paths>,

@@ -24,7 +24,8 @@ use crate::telemetry::trace::sink::TraceSink;
 use crate::upstream::resolve::record::Resolutions;
 use crate::upstream::{Pool, Registry};
 
-/// The state that was in force before the snapshot.
+/// The state that was in force before the snapshot. It decides what a new share or role may already do: only what was in force can
+/// go on without new checks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Previous<'a> {
     /// None: the first generation of a process without a predecessor.

@@ -120,6 +120,7 @@ impl Page {
         for mut block in blocks {
             let comments = block
                 .iter()
+                // The help and type of a family stay ahead of its series.
                 .take_while(|line| line.starts_with('#'))
                 .count();
             block[comments..].sort_unstable();

@@ -44,6 +44,8 @@ impl QueueProgress {
         let has_room = before == 0 || before + size <= self.most_bytes;
         let queued = if has_room { send(item) } else { Err(item) };
         match &queued {
+            // Counted after it is queued, so the writer may finish an item before it is accepted here. A flush sees all items of
+            // threads that it happens after.
             Ok(()) => drop(self.accepted.fetch_add(1, Relaxed)),
             Err(_) => self.taken(size),
         }

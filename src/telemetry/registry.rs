@@ -49,6 +49,10 @@ pub struct Telemetry {
     families: Mutex<Families>,
 }
 
+/// The counters of all subjects, by the name of the subject.
+///
+/// Snapshots hold the same `Arc`s, so an entry that nobody else holds belongs to no generation in use. Where a `Weak` is stored
+/// instead, the counters are only of use to those who hold them, and end with the last one.
 #[derive(Debug, Default)]
 struct Families {
     versions: BTreeMap<(String, String), Arc<VersionMetrics>>,

@@ -118,7 +118,10 @@ impl StatusWindows {
         let buckets = last.counts.durations_since(&base.counts);
         let ended: u64 = buckets.iter().sum();
         let all = ended + last.counts.cancelled_since(&base.counts);
+        // Not quite 1, because 1 − q is rounded: of 100 attempts, one is above the 99th percentile.
         let is_enough = all >= LEAST_FOR_QUANTILE && all as f64 * (1.0 - q) >= 0.999;
+        // The cancelled ones are in no bucket and count as the longest. So the quantile of all is a higher one of those that ended,
+        // or lies beyond the longest of them.
         let share = q * all as f64 / ended.max(1) as f64;
         is_enough
             .then(|| quantile(&buckets, ended, share.min(1.0)))

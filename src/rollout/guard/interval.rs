@@ -85,6 +85,7 @@ impl RatioInterval {
             for (part, power) in POWERS.iter().enumerate() {
                 let k = canary * f64::from(*power) * std::f64::consts::LN_2 / 4.0;
                 let power = *power as usize;
+                // The alternatives are k times the ratio above and 1/k of it below; ln k is the same but for its sign.
                 above[part] += k - all * (logs[at + power] - logs[at]);
                 below[part] -= k + all * (logs[at - power] - logs[at]);
             }
@@ -104,6 +105,7 @@ impl RatioInterval {
         let (low, high) = (low.count(), high.count());
         let end = |count: usize, ix: usize, none: f64| if count == 0 { none } else { ratio(ix) };
         (
+            // With a count of 0 the index wraps or is one too large, and isn't used.
             end(low, low.wrapping_sub(1), 0.0),
             end(high, RATIOS.wrapping_sub(high), f64::INFINITY),
         )

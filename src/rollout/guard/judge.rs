@@ -16,8 +16,13 @@ use super::thresholds::Thresholds;
 
 /// A sequential test of a canary against stable.
 ///
-/// Call [`before`](Self::before) for each second of stable without a canary, then [`second`](Self::second) for each second of
-/// the rollout, and read the verdict after any of them. All of them take a few microseconds.
+/// Call [`before`](Self::before) for each second of stable without a canary, then [`second`](Self::second) for each second of the
+/// rollout, and read the verdict after any of them. All of them take a few microseconds.
+///
+/// It is a value without clock, threads or counters: its owner, the control thread, reads the counters of all workers once a second
+/// and passes the differences in. What it has learnt is in `state`, which can be stored at any time; the rest follows from the
+/// plan. The verdict may be read after every second without raising the probability of a false alarm, because evidence only ever
+/// consists of e-processes.
 #[derive(Clone, Debug)]
 pub struct Guard {
     pub(super) spec: GuardSpec,
@@ -108,6 +113,8 @@ impl Guard {
         self.state.rate = counts.canary_rate;
         self.state.endpoints = counts.canary_endpoints.max(1);
         self.state.health.add_pairs(counts.pairs);
+        // Fixed at the moment at which stable loses its traffic: from then on there is no stable from which to learn, and a limit
+        // that followed the canary would excuse it.
         if counts.alone && self.state.alone_seconds == 0 {
             let limit = self.state.minutes.limit(&self.spec.errors);
             self.state.alone_limit = limit.unwrap_or(f64::NEG_INFINITY);
@@ -122,6 +129,7 @@ impl Guard {
         let seconds: Vec<SecondEvidence> = (0..self.rules.signals())
             .map(|signal| self.close(signal, counts))
             .collect();
+        // The ratio compares two sides at the same time, which a canary alone doesn't have.
         if let Some(stratum) = seconds[ERRORS].stratum.filter(|_| !counts.alone) {
             let brakes = seconds[ERRORS].brakes.without_ceiling();
             self.state.ratio.add(&stratum, brakes);
@@ -150,11 +158,13 @@ impl Guard {
     fn close(&mut self, ix: usize, counts: &SecondCounts<'_>) -> SecondEvidence {
         let side = side(&self.rules, ix, counts);
         let is_latency = ix > ERRORS && ix <= self.rules.slots.len();
+        // A version that has just started is slow for reasons that pass. Its failures count from the first request.
         let cold = is_latency && self.state.warm <= self.spec.warmup.as_secs();
         let limit = self.state.alone_limit;
         let goal = ix.checked_sub(1 + self.rules.slots.len());
         let goal = goal.and_then(|goal| self.spec.goals.get(goal));
         let signal = &mut self.state.signals[ix];
+        // Bursts were measured on single endpoints of stable, so they are scaled to what one endpoint of the canary gets.
         let per_endpoint = counts.canary_rate / self.state.endpoints as f64;
         let mut brakes = signal.burstiness.brakes(per_endpoint);
         if ix == ERRORS && self.state.health.both_fail().is_some() {
@@ -164,6 +174,8 @@ impl Guard {
         if counts.alone {
             brakes.ceiling = brakes.ceiling.min(ceiling_alone(self.state.alone_seconds));
         }
+        // Without a stable at the same time, only failures can be compared with the past; latency and conversions vary too much
+        // over a day.
         let stratum = if counts.alone {
             let judged = ix == ERRORS && limit > 0.0;
             judged.then(|| signal.close_alone(side.canary)).flatten()
@@ -187,11 +199,14 @@ impl Guard {
     pub(super) fn log_e(&self, ix: usize) -> f64 {
         let (rule, evidence) = (&self.rules.rules[ix], &self.state.evidence[ix]);
         let parts = evidence.against.iter().map(EProcess::log_e);
+        // The average of e-values is an e-value, whatever depends on whatever.
         let share = (evidence.against.len() as f64).ln();
         let log_e = parts.fold(f64::NEG_INFINITY, log_add) - share;
         if rule.absolute.is_none() {
             return log_e;
         }
+        // An absolute limit counts as broken only by a canary that is also worse than stable. That is the intersection of two
+        // claims, for which both need evidence; the smaller of two e-values is one as well.
         let worse = self.state.signals[rule.parts[0].signal].worse();
         log_e.min(worse.unwrap_or(f64::INFINITY))
     }

@@ -17,10 +17,12 @@ const SPREAD: f64 = 120.0;
 
 /// A mixture of e-processes, over alternatives (Robbins 1970) and over starting times.
 ///
-/// A sum of e-processes that start at different times, with prior weights, is an e-process again (the form for the
-/// probability of a false alarm of the e-detectors of Shin, Ramdas and Rinaldo 2024). Without the later starts, evidence
-/// that the canary was good for ten minutes must be undone before one that turns bad is noticed. They cost ln 2 at the
-/// start.
+/// A sum of e-processes that start at different times, with prior weights, is an e-process again (the form for the probability of a
+/// false alarm of the e-detectors of Shin, Ramdas and Rinaldo 2024). Without the later starts, evidence that the canary was good
+/// for ten minutes must be undone before one that turns bad is noticed. They cost ln 2 at the start.
+///
+/// Invariant: under the limit, the expectation of the e-value is at most 1 at any time. So whatever is done to a second's evidence,
+/// by brakes or by leaving it out, may only depend on seconds before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct EProcess {
     /// ln of the mixture's parts, one for each alternative.

@@ -16,6 +16,9 @@ use super::signal::{SecondEvidence, Signal};
 const FORMAT: u32 = 1;
 
 /// Everything that a [`Guard`](super::Guard) has learnt, to be stored and resumed. Numbers keep every bit in JSON.
+///
+/// Two kinds of knowledge are in it: about stable, which a retry keeps, and about the canary, which belongs to one attempt. In a
+/// fleet each member has a guard over its own requests, and the driver has one more over those of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardState {
     format: u32,
@@ -86,6 +89,7 @@ impl RuleEvidence {
                 .absolute
                 .is_some_and(|limit| second.stable_rate > limit);
             let stratum = second.stratum.as_ref();
+            // Alone, the limit comes from stable's past already, and nothing is known about stable at present.
             if let Some(stratum) = stratum.filter(|_| !suspended || second.alone.is_some()) {
                 let null = second.null(part.null);
                 process.add(null, rule.alternatives, stratum, second.brakes);

@@ -73,6 +73,7 @@ impl Guard {
         let mut leading = (f64::NEG_INFINITY, 0);
         for (ix, rule) in self.rules.rules.iter().enumerate() {
             let mut log_e = self.log_e(ix);
+            // A few bad seconds don't suffice, however bad they were. Evidence in favour of the canary still counts.
             if !self.state.signals[rule.parts[0].signal].may_fail() {
                 log_e = log_e.min(0.0);
             }

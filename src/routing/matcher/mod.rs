@@ -40,6 +40,9 @@ use crate::index::RuleIx;
 const INDEXED_TRIES: usize = 4;
 
 /// The compiled rules.
+///
+/// Immutable. Its order of trial is only for speed: the result is always the first rule, in the order of the configuration, that
+/// holds.
 #[derive(Debug, Default)]
 pub struct Matcher {
     /// The alternatives of all rules, in order.

@@ -11,6 +11,9 @@ const ROOM: usize = 8 * 1024;
 const FEW: usize = BUFFER_BYTES / 8;
 
 /// Lines that a worker hasn't passed on yet. Dropping it passes them on.
+///
+/// Each worker owns one. It is passed on when it is nearly full, at each tick, and when the lines are for another sink, so a chunk
+/// holds whole lines of one sink.
 #[derive(Debug, Default)]
 pub(crate) struct LineBuffer {
     /// The sink that the lines are for.

@@ -52,6 +52,9 @@ impl FollowFilter {
 }
 
 /// All followers.
+///
+/// The control thread, on which the admin API runs, adds and removes them; workers copy the list when its version has changed. A
+/// subscription that was dropped may thus still get lines for a tick, into a channel without a receiver.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
     /// Increases with each subscription that begins or ends.
@@ -182,6 +185,7 @@ impl FollowerBuffers {
         };
         let start = first.bytes.len();
         write(&mut first.bytes);
+        // Copied before the first one counts its line, which may empty its buffer.
         for other in wanted {
             other.bytes.extend_from_slice(&first.bytes[start..]);
             other.count_line();

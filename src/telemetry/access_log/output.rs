@@ -143,6 +143,8 @@ impl LogFile {
         };
         let (before, rest) = bytes.split_at(written);
         let mut lost = newlines(rest);
+        // The beginning of a line is in the file. Its rest is kept and written first once there is room again, or else the next
+        // line would continue it. So this line isn't lost.
         if before.last().is_some_and(|last| *last != b'\n') {
             let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             self.torn = rest[..end].into();

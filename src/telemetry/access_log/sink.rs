@@ -41,7 +41,7 @@ pub(super) struct LogChunk {
     pub(super) lines: u64,
 }
 
-/// State shared by the sinks, the workers and the writer thread.
+/// State shared by the sinks, the workers and the writer thread. One for all sinks, since there is one queue.
 #[derive(Debug)]
 pub(super) struct SharedState {
     dropped: AtomicU64,
@@ -98,6 +98,10 @@ impl SharedState {
 }
 
 /// An output of the access log.
+///
+/// The snapshots that log to it hold it, and so do the buffers and chunks with its lines. The writer thread writes to it, workers
+/// only queue for it. When the configuration names another output, this one goes on until its last line is written and the last of
+/// its holders is gone.
 #[derive(Debug)]
 pub(crate) struct LogSink {
     /// Only the writer thread locks it.
@@ -179,6 +183,7 @@ impl LogSink {
                 Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
                     match message {
                         WriterMessage::Lines(chunk) => Err(chunk.bytes),
+                        // Not possible: the message is the one that was to be sent.
                         WriterMessage::Check(_) => Ok(()),
                     }
                 }

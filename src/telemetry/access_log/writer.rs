@@ -13,10 +13,11 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two warnings about lines that can't be written.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
+/// The state of the writer thread, the only thread that waits for an output.
 struct LogThread {
     messages: Receiver<WriterMessage>,
     shared: Arc<SharedState>,
-    /// The sink that was used last.
+    /// The sink that was used last. Weak, because a sink holds a sender: the thread would keep its own queue open, and never end.
     sink: Weak<LogSink>,
     /// Number of lines lost since the last warning, and the time of that warning.
     lost: u64,
@@ -85,6 +86,7 @@ impl LogThread {
                 self.lost = 0;
                 self.warned = Some(now);
             }
+            // The lines before the warning were reported with it. Nothing has been lost since, so there is nothing to add.
             None if self.warned.is_some() && self.lost == 0 => {}
             None if self.warned.is_some_and(is_due) => {
                 tracing::info!(dropped = self.lost, "access log is written again");

@@ -40,6 +40,9 @@ pub(crate) enum ExporterMessage {
 }
 
 /// The queue of the thread that exports spans.
+///
+/// Snapshots with this receiver hold it, and workers' buffers until their next tick. The exporter ends when the last holder has
+/// dropped it. The channel has no bound of its own: `queued` counts the spans in it, because a batch may hold any number.
 #[derive(Debug)]
 pub(crate) struct TraceSink {
     queue: mpsc::UnboundedSender<ExporterMessage>,
@@ -87,6 +90,7 @@ impl TraceSink {
             return self.counts.add(SpanOutcome::Dropped, count);
         }
         self.queued.fetch_add(count, Relaxed);
+        // The exporter has ended. `queued` stays too high, which doesn't matter: no later spans would be accepted anyway.
         if self.queue.send(ExporterMessage::Spans(spans)).is_err() {
             self.counts.add(SpanOutcome::Dropped, count);
         }
