@@ -61,6 +61,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
     context: &Arc<Context>,
 ) -> AdminResponse {
     let (head, body) = request.into_parts();
+    // The configuration in force decides on access. After a reload, that is true for requests on open connections as well.
     let spec = context.live.current().spec.clone();
     if let Err(refusal) = admit(&head, listener, spec.admin.as_ref()) {
         return refused(&refusal);

@@ -163,6 +163,9 @@ impl Announcement {
 }
 
 /// The newest entries, their texts, and the announced edits.
+///
+/// The control thread adds entries, the writer thread notes whether they are stored, and requests to the admin API read. The lock
+/// is held only to look at memory: texts that aren't there are read from disk without it.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     state: Mutex<HistoryState>,

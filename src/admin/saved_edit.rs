@@ -1,4 +1,4 @@
-//! An edit of the configuration file that the proxy itself has made: on behalf of a client of the admin API, or to promote a version.
+//! An edit of the configuration file that the proxy itself makes: on behalf of a client of the admin API, or to promote a version.
 //!
 //! The steps are the same as in the commands that edit the file: lock, edit, check, announce and replace.
 
@@ -81,6 +81,9 @@ impl From<EditRefusal> for EditFault {
 }
 
 /// An edit that is in the file, still locked.
+///
+/// The lock is held until this is dropped. Whoever may have to put the previous text back keeps it until the proxy has adopted or
+/// refused the new one, so that no other edit comes in between.
 #[derive(Debug)]
 pub(crate) struct SavedEdit {
     locked: LockedFiles,

@@ -119,6 +119,9 @@ async fn accept_loop(listener: AdminListener, context: Arc<Context>) {
 }
 
 /// The open connections of one listener. Dropping it ends them.
+///
+/// Owned by the accept loop, which alone adds and removes entries. `open` may name tasks that have ended until the next connection
+/// needs room.
 #[derive(Debug)]
 struct Connections {
     tasks: JoinSet<()>,

@@ -9,6 +9,9 @@ use super::position::SourceLines;
 pub(super) use super::problem::{Problem, Severity, TextSpan};
 
 /// All problems that were found in a text.
+///
+/// Reading goes on after an error, with a default in place of what is wrong, so that one run reports everything. Whoever adds a
+/// problem must expect that the cause is an earlier one; `broken` and `forgotten` suppress those that would only follow from it.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,

@@ -14,6 +14,9 @@ use super::problems::{Problem, Problems, TextSpan};
 use super::units::quote;
 
 /// A table whose keys are being read. Call [`RawTable::finish`] at the end to report unknown keys.
+///
+/// `known` collects the keys that were asked for, also those that are absent. What remains is unknown, and is compared with them
+/// for a suggestion: so each key must be taken whether or not it has an effect in its place.
 pub(super) struct RawTable<'t> {
     source: &'t str,
     /// Dotted path, as in a table header; empty for the file itself.

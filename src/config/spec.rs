@@ -27,6 +27,10 @@ pub use super::transport::{ClientAuth, ProxyProtocol, TlsMinimum, UpstreamTls};
 use crate::index::{FlagIx, RuleIx, ServiceIx, VersionIx};
 
 /// A complete, valid configuration.
+///
+/// Only [`crate::config`] makes one, of a text without errors, so readers may rely on what the checks guarantee: names are unique,
+/// indices are in bounds, and shares add up to at most 100 %. It is a plain value that says nothing about the state of the process.
+/// A snapshot is compiled of it, and shares it by an `Arc`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// Number of worker threads, 1 to 1024. Default `None`: one for each core that the process may use.

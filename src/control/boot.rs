@@ -76,6 +76,9 @@ impl Booting {
             true => predecessor(&prepared.first().spec, &options.config).await?,
             false => (None, Inherited::from_environment()),
         };
+        // The order from here on: rollouts before the first snapshot, which needs their shares; names and drains of a predecessor
+        // before `bind`, which publishes; the sockets of the control plane last, since they tell others that the proxy can be
+        // asked.
         let state_dir = paths::state_dir(prepared.first().spec.state_dir.as_deref());
         let history = HistoryRecorder::new(&state_dir, &options.config);
         let mut rollouts = Rollouts::open(

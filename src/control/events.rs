@@ -294,6 +294,7 @@ impl Control {
             }
             Event::NamesChanged => self.publisher.publish_names().await,
             Event::WatchdogDue => {
+                // If this thread itself hangs, nobody gets here, and the service manager misses the sign as well.
                 if self.publisher.workers_mut().is_alive() {
                     systemd::alive();
                 }

@@ -27,6 +27,10 @@ const QUEUE: usize = 64;
 const MAX_LINES: usize = 100;
 
 /// Adds entries to the history and passes them to the writer thread.
+///
+/// The control thread owns it. Entries are in memory first, for the admin API, and on disk a moment later: what the queue doesn't
+/// take lasts as long as the process. Before `start`, nothing is recorded, because during a takeover the predecessor still writes
+/// the same files.
 #[derive(Debug)]
 pub(crate) struct HistoryRecorder {
     history: Arc<History>,

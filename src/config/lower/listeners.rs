@@ -164,6 +164,7 @@ fn listener<'t>(
         .help("put the redirect on the clear-text listener, usually port 80");
     }
     table.finish(out);
+    // The address last, so that problems of the other keys are reported even without one.
     let at = at?;
     let Some(text) = at.as_text() else {
         bind::not_text(&at, out);

@@ -102,6 +102,7 @@ fn service(
     let before = out.len();
     let (hosts, host_spans) = hosts(&mut table, out);
     let (paths, path_spans) = paths(&mut table, out);
+    // Routes that couldn't be read aren't compared with those of other services: the conflict would be noise.
     let incomplete = out.len() > before;
     let (versions, previews) = versions::versions(&mut table, out);
     let stable = split::stable(&mut table, &versions, out);

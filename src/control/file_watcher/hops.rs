@@ -20,6 +20,8 @@ pub(super) fn entries(path: &Path) -> BTreeSet<DirectoryEntry> {
     let mut at = PathBuf::from("/");
     let mut found = BTreeSet::new();
     let mut links = 0;
+    // Walks the path as the kernel does, and keeps the entries that a change of the target can go through. `at` never contains a
+    // link, so `..` is the parent that the kernel would take as well.
     while let Some(name) = left.pop_front() {
         if name == ".." {
             at.pop();

@@ -50,6 +50,10 @@ pub(crate) enum Changed {
 }
 
 /// Watches one configuration file, the included and body files that are part of it, and any number of certificate files.
+///
+/// Owned by the control thread. It only says that something may have changed; the reader compares the content. A change may
+/// therefore be reported twice, but never be missed: the state of the files is noted before it is reported, and what changes after
+/// that is another change.
 pub(crate) struct FileWatcher {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
@@ -224,6 +228,7 @@ impl FileWatcher {
     /// Watches the configuration file, which is the first one, and everything that is part of it.
     fn watch_config(&mut self) {
         // A file that stays keeps its status, so that a change since it was read isn't missed.
+        // The main file stays the first one.
         let mut known = self.config.files.split_off(1);
         for path in self.included.iter().chain(&self.parts) {
             let file = match known.iter().position(|file| file.path == *path) {

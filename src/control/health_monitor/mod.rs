@@ -29,6 +29,9 @@ use endpoint::CheckEnded;
 use state::MonitorState;
 
 /// The publisher's handle to the monitor. Dropping it stops all checks.
+///
+/// The publisher and the monitor's task share the state on the control thread; neither keeps it borrowed across an await. An
+/// endpoint is prepared before its snapshot is published and adopted after that, so no worker ever sees one without its flags.
 #[derive(Debug)]
 pub(super) struct HealthMonitor {
     state: Rc<RefCell<MonitorState>>,
@@ -140,6 +143,7 @@ async fn run(
             Some(suspect) = suspects.recv() => state.borrow_mut().on_suspect(&suspect, now()),
             Some(checked) = results.recv() => state.borrow_mut().on_check(&checked, now()),
             () = tokio::time::sleep_until(due.into()) => state.borrow_mut().tick(now()),
+            // Only ends the sleep, so that the next deadline is looked up again.
             () = signals.reschedule.notified() => false,
         };
         if has_news {

@@ -32,7 +32,7 @@ const LATER: Duration = Duration::from_secs(3600);
 /// Flags, besides ejection, that keep an endpoint from getting traffic.
 const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
 
-/// All monitored endpoints, by slot, and all pools.
+/// All monitored endpoints, by slot, and all pools. Only drains and suspicious workers change flags of endpoints besides it.
 #[derive(Debug)]
 pub(super) struct MonitorState {
     endpoints: HashMap<usize, MonitoredEndpoint>,

@@ -41,6 +41,9 @@ struct LogContent {
 }
 
 /// The files of one proxy's history.
+///
+/// Only the writer thread writes them, and only in the process that serves. A text is on disk before the line that names it, and is
+/// removed only after the log without that line, so a crash leaves a text too many but never one too few.
 #[derive(Debug)]
 pub(super) struct HistoryStore {
     directory: PathBuf,

@@ -73,6 +73,8 @@ impl Publisher {
         // From here on nothing can fail: the generation is published.
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
+        // All that `compile` reads is replaced first. Nothing runs in between: workers still have the previous generation, and this
+        // thread doesn't return to its loop.
         self.rollouts = rollouts(&loaded.spec);
         self.keys = keys;
         warn_of_identities(&identities.warnings);
