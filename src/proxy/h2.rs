@@ -25,6 +25,9 @@ pub(crate) fn wire_error(error: StreamError) -> WireError {
 }
 
 /// One stream. Flow-control window is returned to the peer only for consumed bytes, so a slow sink slows the peer down.
+///
+/// One side of an exchange owns it, [`super::h2_down`] or [`super::h2_up`]. Dropping it drops the handle, which resets a stream
+/// that hasn't ended.
 #[derive(Debug)]
 pub(crate) struct H2Stream {
     handle: StreamHandle,

@@ -181,6 +181,7 @@ impl H2Up {
         }
         head.put(b":scheme", scheme, Indexing::Incremental);
         head.put(b":authority", authority, Indexing::Incremental);
+        // Pseudo-header fields come first (RFC 9113 §8.3), then the client's, those of the proxy, and those of the configuration.
         head.put(b":path", target, Indexing::Without);
         let edited = edits.and_then(|edits| edits.fields.as_ref());
         let drops = |name: &[u8]| edited.is_some_and(|edits| edits.drops(name));
@@ -318,6 +319,7 @@ impl Upstream for H2Up {
         } else {
             match self.content_length() {
                 Some(n) if n > 0 => Framing::Length(n),
+                // Also with a declared length of 0 whose end is still to come: trailers may follow.
                 _ => Framing::UntilClose,
             }
         }

@@ -51,6 +51,9 @@ const SHED_EVERY_TICKS: u32 = 4;
 const DEFER_TICKS: u32 = 8;
 
 /// State of the retry loop.
+///
+/// It lives for one request, on the worker's task, from the first try to the last. Its guards, such as the slot for retries, are
+/// given back when it is dropped, also if the client is gone.
 pub(super) struct Tries<'a, 'r, F> {
     pub cx: &'a RequestContext<'a, F>,
     pub recording: &'a mut Recording<'r>,

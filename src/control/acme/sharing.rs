@@ -61,6 +61,9 @@ enum Found {
 }
 
 /// One member's part in sharing the account and the certificates.
+///
+/// Owned by the thread of the certificates, with tasks on its runtime. Right and knowledge go together: this member orders only
+/// once it has read all keys and could open each of them, or else it would replace what others share.
 #[derive(Debug)]
 pub(super) struct Sharing {
     etcd: Etcd,

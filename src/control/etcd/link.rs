@@ -52,6 +52,9 @@ pub(in crate::control) enum Connection {
 }
 
 /// The connection, and the state that is needed to keep it.
+///
+/// The task [`Self::keep`] alone connects and sets `state` and `channel`. Callers take the channel, and tell the task through
+/// `useless`, `doubted` and `refused` what they have learnt about it; they never close it.
 pub(super) struct Link {
     endpoints: Vec<EtcdUrl>,
     tls: Option<UpstreamTls>,

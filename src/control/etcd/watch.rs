@@ -54,6 +54,9 @@ pub(in crate::control) enum WatchEvent {
 }
 
 /// A watch of a prefix. Dropping it ends the watch.
+///
+/// What it reports is complete: after `Listed` come all changes, in their order, or another `Listed` that replaces all that was
+/// known. After an interruption, some changes may be reported again. A reader that is slow gets everything later.
 pub(in crate::control) struct Watch {
     news: mpsc::Receiver<WatchNews>,
     task: JoinHandle<()>,
@@ -129,6 +132,7 @@ impl From<EtcdError> for Interruption {
     }
 }
 
+/// The task behind a [`Watch`].
 struct Follower {
     etcd: Etcd,
     prefix: String,
@@ -219,6 +223,7 @@ impl Follower {
             check(&response)?;
             let newest = response.events.iter().filter_map(|event| event.kv.as_ref());
             let newest = newest.map(|kv| kv.mod_revision).max();
+            // Only with its last fragment is a revision complete. A stream that ends before that is opened again at the one before.
             if !response.fragment {
                 // Without events, etcd says now and then how far it is. With some, its own revision may be ahead of them: further
                 // ones follow.
@@ -228,6 +233,7 @@ impl Follower {
             }
             let events: Vec<_> = response.events.into_iter().filter_map(read_event).collect();
             events.iter().for_each(|event| watched.see(event));
+            // The events of a fragment may be reported again, after an interruption before the last one.
             let revision = newest.unwrap_or(watched.revision);
             if !events.is_empty() {
                 self.tell(WatchNews::Changed { events, revision }).await?;

@@ -38,6 +38,10 @@ use roster::Roster;
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The host of the member's tasks.
+///
+/// Owned by the control thread. `etcd` is connected when a configuration is read, because the shared rollouts and tables come
+/// before the rest; `joined` follows only when the configuration is adopted, so that a process which fails to start is never seen
+/// as a member.
 #[derive(Debug)]
 pub(super) struct Membership {
     view: Arc<FleetView>,

@@ -18,6 +18,9 @@ use crate::rollout::machine::Effect;
 use crate::snapshot::Snapshot;
 
 /// The fleet that shares the rollouts, as this member knows it.
+///
+/// Owned by [`Rollouts`]; another fleet is another value. It has what is known by service, also of services that are not configured
+/// here (yet), so that a rollout that appears begins with what was read before.
 #[derive(Debug)]
 pub(super) struct SharingFleet {
     store: FleetStore,

@@ -14,6 +14,9 @@ const PART: f64 = 0.5;
 const RATE_S: usize = 10;
 
 /// A guard over the counts of all members.
+///
+/// The driver owns it, and each second judges what has been added to the sum since. Counts of others arrive late and in lumps; they
+/// are judged in the second in which they arrive.
 #[derive(Clone, Debug)]
 pub(super) struct FleetGuard {
     pub guard: Guard,

@@ -49,6 +49,10 @@ use service::{ServiceRollout, Surroundings};
 use shares::SharesInForce;
 
 /// The rollouts of all services.
+///
+/// Owned by the control thread's loop, and called for each event and each second. Apart from reading the store for a new service,
+/// nothing here waits for the disk or the network: the store, the fleet and calls have queues or tasks, whose results come back as
+/// news. `services` has an entry for each service with a plan, and for those whose last state is still to be stored.
 #[derive(Debug)]
 pub(super) struct Rollouts {
     /// `None` if the state directory can't be used. Then every rollout has a share of 0.
@@ -285,6 +289,7 @@ impl Rollouts {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let snapshot = publisher.live().current();
+        // Each rollout is looked up anew after every step, because carrying out an effect borrows all of them.
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             let Some((spec, service)) = calls::find(&snapshot, &name) else {
@@ -297,6 +302,7 @@ impl Rollouts {
                 None => false,
             };
             let stable = spec.stable;
+            // Only a stable that can take the traffic back makes it safe to go on.
             let usable = service.versions[stable].pool.counts().usable > 0;
             let around = Surroundings {
                 gate_open,

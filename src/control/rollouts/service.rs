@@ -21,6 +21,10 @@ use crate::snapshot::{RolloutShare, Service};
 pub(super) const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The rollouts of one service.
+///
+/// `machine` decides; `stored` is what the disk has, and `in_force` what the published snapshot has. Invariants: the share in force
+/// rises only to a share that is stored, or in a fleet granted, and at most one change is on its way to the store. While one is,
+/// further changes wait, because each names the revision that it is based on.
 #[derive(Debug)]
 pub(super) struct ServiceRollout {
     pub plan: RolloutSpec,

@@ -13,6 +13,10 @@ use crate::rollout::store::Stored;
 use crate::snapshot::RolloutShare;
 
 /// The state that a member keeps beside the rollout itself.
+///
+/// It belongs to the [`ServiceRollout`](super::service::ServiceRollout) of one service, on the control thread. `replica` is what
+/// the fleet's store is known to have; the machine may be ahead of it by decisions of this member, which are the replica's intents
+/// until the store has them.
 #[derive(Debug)]
 pub(super) struct SharedSide {
     pub replica: Replica,

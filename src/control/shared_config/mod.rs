@@ -35,6 +35,9 @@ pub(super) struct SharedConfig {
 }
 
 /// A key that is followed.
+///
+/// Owned by the control thread. `tables` is the text in use, `revision` the newest that was seen, which may be newer if it was
+/// refused: an edit is a change of the newest value, but is based on the text in use.
 #[derive(Debug)]
 pub(super) struct Following {
     fleet: FleetSpec,

@@ -68,6 +68,9 @@ pub(super) fn serve(
 }
 
 /// Drives a connection and its streams, until the connection is over and all of its streams have ended.
+///
+/// The future of the connection's task, which owns the transport and, in `slots`, the futures of all streams. Everything else is in
+/// `shared`, of which each stream has an `Rc`. No borrow of the core may be held while streams are polled.
 struct Driver {
     shared: Rc<ConnectionState>,
     transport: FramedStream,
@@ -173,6 +176,7 @@ impl Driver {
         };
         shared.update_delivery_deadline();
         shared.connection.core().sleep();
+        // Closed only after the last frame is written, or else the client may never see it.
         match self.ends && written {
             true => self.transport.poll_close(cx).map(drop),
             false => Poll::Pending,

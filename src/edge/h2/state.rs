@@ -25,6 +25,9 @@ const ANSWERS: usize = 2 * 1024 * 1024;
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// State shared by all streams of one connection.
+///
+/// It belongs to one worker, and lives until the driver and the last stream have dropped it. Only a connection without streams has
+/// a deadline of its own: `open` decides who is responsible, the connection's control or those of the streams.
 pub(super) struct ConnectionState {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerInfo>,

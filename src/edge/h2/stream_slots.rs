@@ -104,6 +104,9 @@ struct Slot<J> {
 }
 
 /// All stream slots of one connection.
+///
+/// Only the connection's task uses them; other threads reach the `WakeSet` through the wakers. Each slot is busy, or in exactly one
+/// of `warm` and `cold`. A slot keeps its index for good, since wakers know it by that.
 pub(super) struct StreamSlots<J> {
     slots: Vec<Slot<J>>,
     /// Idle slots that have kept their future; the last one was used most recently.

@@ -22,6 +22,8 @@ const CREDIT_PER_SECOND: i64 = 20;
 const RAPID_MS: u64 = 1_000;
 
 /// One connection's frame budget and reset credit.
+///
+/// Exhaustion is final. Only a server keeps account: endpoints are trusted not to flood their proxy.
 #[derive(Debug)]
 pub(super) struct FloodBudget {
     /// Current time; set by the connection before it receives bytes.

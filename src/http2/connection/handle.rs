@@ -16,6 +16,9 @@ use crate::http2::{Encoder, ErrorCode, HeadBlock, Indexing};
 const OUTPUT: usize = 4 * 1024;
 
 /// A connection as its driver sees it.
+///
+/// The driver owns it and the transport. Dropping it ends the connection for all streams; dropping streams or senders never ends it
+/// abruptly.
 #[derive(Debug)]
 pub(crate) struct Connection(Rc<RefCell<Core>>);
 
@@ -145,6 +148,9 @@ impl Core {
 }
 
 /// One stream. Dropping it resets the stream unless both sides have ended.
+///
+/// The task that serves the stream owns it; there is one for each stream. The stream's key stays valid for as long as it lives,
+/// also after the stream or the connection has failed: calls then return the error.
 pub(crate) struct StreamHandle {
     core: Rc<RefCell<Core>>,
     key: usize,
@@ -312,6 +318,7 @@ impl Drop for StreamHandle {
             };
             core.reset(self.key, code, error);
         }
+        // Gives back what data that nobody has taken occupied of the connection's window.
         core.remove(self.key);
     }
 }

@@ -122,7 +122,9 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The state of a connection. See the module's documentation.
+/// The state of a connection, which its [`Connection`], the handles of its streams and a client's [`Sender`]s share. They borrow it
+/// only within a call, during which wakers may be called. A stream is in `streams` until its handle is dropped, and in `ids` until
+/// it is closed.
 #[derive(Debug)]
 pub(crate) struct Core {
     role: Role,

@@ -106,6 +106,7 @@ impl Core {
         }
         if stream.granted > 0 && most > 0 {
             let granted = std::mem::take(&mut stream.granted);
+            // The rest of the grant goes back: the caller may want less than when it was queued.
             let n = most.min(granted);
             self.granted -= granted;
             self.send_window += (granted - n) as i64;
@@ -113,6 +114,7 @@ impl Core {
         }
         let connection = self.send_window.max(0) as usize;
         let has_room = room >= LEAST_ROOM || room >= most;
+        // Not past those that wait already, or else a busy stream could keep them waiting for ever.
         if most > 0 && !stream.queued && self.blocked.is_empty() && has_room && connection > 0 {
             let n = most.min(room).min(connection);
             self.send_window -= n as i64;
@@ -139,6 +141,7 @@ impl Core {
                 return;
             };
             let own_room = self.own_room(key);
+            // It keeps its place among those that wait, and its turn passes.
             if own_room == 0 {
                 self.blocked.push_back(key);
                 continue;
@@ -193,6 +196,7 @@ impl Core {
     /// Queues DATA. What fits is appended to the last frame, since a body that arrives in tiny pieces would otherwise become as
     /// many frames.
     fn put_data(&mut self, key: usize, mut data: &[u8]) {
+        // `unwritten` begins anew once all of the stream's data has been written.
         let own_room = self.own_room(key);
         let stream = &mut self.streams[key];
         stream.send_window -= data.len() as i64;
@@ -232,6 +236,7 @@ impl Core {
         }
         let id = stream.id;
         match self.unwritten_data(key) {
+            // The fifth byte of a frame header has the flags.
             Some(at) => self.out[at + 4] |= flag::END_STREAM,
             None => frame::put_data_header(&mut self.out, id, 0, true),
         }
@@ -261,6 +266,7 @@ impl Core {
             Some(key) => &mut self.streams[key].send_window,
             None => &mut self.send_window,
         };
+        // What was granted is taken from the window, but not sent: the peer doesn't know of it.
         let reserved = if key.is_none() {
             self.granted as i64
         } else {

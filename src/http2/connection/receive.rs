@@ -48,6 +48,7 @@ impl Core {
                 return input.len() - rest.len();
             };
             rest = &rest[used..];
+            // After the frame that exhausts it, whatever it was: no frame is left half handled.
             if self.budget.is_exhausted() {
                 self.fail(ErrorCode::ENHANCE_YOUR_CALM);
             }
@@ -173,6 +174,7 @@ impl Core {
                 false => self.budget.charge(),
             }
         }
+        // Padding counts as well (RFC 9113 §6.9.1), and a frame to be dropped has used the window of the connection like any other.
         self.receive_window -= header.len as i64;
         if self.receive_window < 0 {
             self.fail(ErrorCode::FLOW_CONTROL_ERROR);
@@ -382,6 +384,7 @@ impl Core {
 
     fn settings(&mut self, settings: Settings<'_>) {
         let is_first = !std::mem::replace(&mut self.has_settings, true);
+        // In their order, and before the acknowledgement (RFC 9113 §6.5.3).
         for (id, value) in settings.iter() {
             match id {
                 setting::HEADER_TABLE_SIZE => self.encoder.set_max_size(value),

@@ -38,6 +38,10 @@ pub(crate) enum StreamError {
 }
 
 /// One stream. The buffers aside it takes less than 256 bytes.
+///
+/// The connection owns it. `closed` is final: afterwards the stream gets and sends nothing, and only what was received before can
+/// still be taken. Received bytes count as `unreleased` until the handle is done with them, then as `unannounced`, and at last
+/// again in `receive_window`.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,

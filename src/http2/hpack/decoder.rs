@@ -71,6 +71,7 @@ impl Decoder {
                 0x20.. => return None,
                 _ => self.literal(&mut rest, 4, false, context, head)?,
             }
+            // The table is out of step from here on. That doesn't matter, since the connection ends.
             if head.too_large.is_some() && is_bomb(head, context.1) {
                 return Some(());
             }

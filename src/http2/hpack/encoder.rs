@@ -71,6 +71,9 @@ struct Hashes {
 }
 
 /// The encoder of one direction of a connection.
+///
+/// Blocks must be sent in the order in which they are encoded, and completely. Which fields get into the table is its own choice,
+/// since the decoder follows any.
 #[derive(Debug)]
 pub struct Encoder {
     table: DynamicTable<Hashes>,
@@ -202,6 +205,7 @@ impl Encoder {
     #[inline]
     fn put_hit(&mut self, out: &mut Vec<u8>, at: usize) {
         // Index 0 is the newest, so the entry that was added after this one is before it.
+        // After the newest entry there is none: the index wraps, and `get` finds nothing.
         self.next = at.wrapping_sub(1);
         put_integer(out, 0x80, 7, static_table::LEN + 1 + at);
     }
@@ -218,6 +222,7 @@ impl Encoder {
         put_string(out, value);
         self.table
             .add(&[name, value], (name.len(), value.len()), hashes);
+        // The entry that it points to has moved by one.
         self.next = self.next.wrapping_add(1);
     }
 

@@ -24,6 +24,10 @@ pub(super) struct Entry<T> {
 }
 
 /// A dynamic table.
+///
+/// Both ends of a connection have a copy of each table and change it in the same way with each header block. So no block may be
+/// skipped, and none may be decoded twice. `size` is at most `max_size`, and that at most [`MAX_TABLE`], whatever the peer asks
+/// for.
 #[derive(Debug)]
 pub(super) struct DynamicTable<T> {
     bytes: Vec<u8>,

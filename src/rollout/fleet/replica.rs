@@ -32,6 +32,10 @@ pub struct PendingIntent {
 }
 
 /// One member's knowledge of a shared rollout.
+///
+/// A pure value. Revisions only grow, until the store is found to be another one. The share that it allows is never above the
+/// newest document's, and rises only while the store answers, so a member that is cut off can't go further than the fleet has
+/// decided.
 #[derive(Clone, Debug)]
 pub struct Replica {
     member: String,
