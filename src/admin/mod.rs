@@ -71,6 +71,9 @@ pub(crate) use serve::serve;
 use shared_edit::{ShareRefused, SharedChange};
 
 /// The state that the API reads, and the channel for its commands. There is one for each process.
+///
+/// The control thread and the API's tasks, which run on it, share it. No lock is held across an await, so none is ever waited for
+/// there; threads that edit files only take them for a moment. Whatever changes the proxy goes through the channel.
 pub(crate) struct Context {
     /// The running configuration.
     pub live: Arc<Live>,

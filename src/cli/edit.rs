@@ -282,6 +282,7 @@ impl Wait {
                 ShiftProgress::Live(generation) => {
                     return Ok(self.live(generation, ""));
                 }
+                // An edit that a gate held back was never in effect before it was replaced.
                 ShiftProgress::Past(generation) if !held => {
                     return Ok(self.live(generation, "; a later edit has since replaced it"));
                 }

@@ -37,6 +37,8 @@ pub(super) struct Discovery {
     task: AbortHandle,
 }
 
+/// The state that the publisher's handle and the task of the lookups share, on the control thread. Neither borrows it across an
+/// await.
 #[derive(Debug)]
 struct SharedDiscovery {
     resolver: Resolver,

@@ -11,6 +11,9 @@ use crate::proxy::via::Via;
 use crate::telemetry::ListenerShard;
 
 /// The listener's settings at the time a connection was accepted. They hold for the life of the connection.
+///
+/// Immutable, and shared by the listener and its connections. A reload makes a new one for later connections. What must follow a
+/// reload at once, such as routes and limits, is in the snapshot instead.
 #[derive(Debug)]
 pub(crate) struct ListenerInfo {
     /// A number that the listener keeps across reloads.

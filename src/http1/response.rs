@@ -16,6 +16,9 @@ use crate::reason::Reason;
 const STATUS_END: usize = 12;
 
 /// A parsed response head, as offsets into the buffer that it was parsed from.
+///
+/// It is meaningless without that buffer, which must not be changed or moved up until the head is no longer used. Everything in it
+/// was validated, so that it can be forwarded line by line.
 #[derive(Debug)]
 pub struct ResponseHead {
     /// Status code, 100 to 999.

@@ -31,6 +31,10 @@ pub fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
 }
 
 /// A request head as routing and encoders see it. The same for all tries of the request.
+///
+/// It borrows from the head in the connection's memory, which stays as it is until the exchange has ended. The edges build it only
+/// of a head that they have checked, so nothing in it has to be validated again. What configuration changes about it, such as the
+/// target, is passed beside it.
 #[derive(Debug)]
 pub struct Request<'a, F> {
     /// The fields as received.
@@ -282,6 +286,9 @@ fn put_parts(out: &mut Vec<u8>, name: &[u8], parts: &[&[u8]]) {
 }
 
 /// The head of a final response on its way to the client.
+///
+/// Built once for each response, just before the encoder of the client's protocol writes it. Connection-specific fields are the
+/// encoder's business: `fields` still has those of the endpoint.
 #[derive(Debug)]
 pub struct Outgoing<'a, F> {
     /// Status of the response: 101, or 200 to 999.

@@ -23,6 +23,9 @@ pub const UNUSED: u64 = u64::MAX;
 pub struct GuardCounters(Box<[Arc<GuardShard>]>);
 
 /// One worker's counters of one version.
+///
+/// The worker alone counts, and the control thread alone sets the thresholds. Both only use relaxed operations: a request that is
+/// compared with the thresholds of the second before is as good a sample, because those were chosen before it as well.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct GuardShard {

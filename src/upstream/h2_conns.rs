@@ -46,6 +46,7 @@ struct H2ConnectionState {
     transport: TransportId,
 }
 
+/// A connection that requests can use. Its task owns the transport; dropping the last sender lets it end after its streams.
 #[derive(Debug)]
 struct H2Connection {
     sender: Sender,
@@ -63,6 +64,10 @@ enum OpeningState {
     Connecting,
 }
 
+/// The connections of one worker to one endpoint, and the requests that wait for one.
+///
+/// A waiting request is woken when a stream becomes free, a connection is there or one has failed, and then looks again: being
+/// woken promises nothing.
 #[derive(Debug)]
 struct EndpointConnections {
     endpoint: Arc<Endpoint>,

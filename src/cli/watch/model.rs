@@ -100,6 +100,9 @@ pub(super) struct ServiceTarget<'s> {
 }
 
 /// The whole state.
+///
+/// The command's loop owns it, applies one event at a time and then draws it. Drawing changes nothing. Requests to the proxy run
+/// elsewhere, and their results come back as events.
 #[derive(Debug)]
 pub(super) struct WatchModel {
     pub status: ProxyStatus,

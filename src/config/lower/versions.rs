@@ -34,6 +34,7 @@ pub(super) fn versions(
     let (mut versions, mut previews) = (Vec::new(), Vec::new());
     let help = "write `versions = { blue = [\"10.0.1.10:8080\"] }`";
     if answers::has_answer(service) && !service.has("versions") {
+        // Only makes the key known, so that it is among the suggestions.
         service.take("versions");
         for (name, value) in service.named().filter(|(n, _)| NEED_VERSIONS.contains(n)) {
             out.error(value.key, format!("`{}` has no effect", value.path))

@@ -176,6 +176,9 @@ struct Shared {
 }
 
 /// The certificates of one configuration.
+///
+/// Made on the thread of the certificates for each configuration, and dropped with the next one, at any await: files are written as
+/// a whole, so an order that is cut off leaves nothing half done.
 struct Certificates<'a> {
     spec: AcmeSpec,
     shared: &'a Shared,
@@ -206,6 +209,7 @@ impl<'a> Certificates<'a> {
 
     /// Obtains and renews certificates. Never returns; safe to cancel.
     async fn run(&mut self) {
+        // Held until this future is dropped.
         let _lock = self.lock().await;
         self.read_stored();
         // Another process may have stored certificates since the configuration was read.

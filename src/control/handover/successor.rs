@@ -67,6 +67,7 @@ async fn offer(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
         Ok(stream) => stream,
         Err(error) => {
             return match error.kind() {
+                // Nobody listens. With any other error a process may be running, and starting beside it would split the traffic.
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
                 _ => Err(error),
             };

@@ -34,6 +34,9 @@ use crate::upstream::resolve::record::{AddressSet, LookupName};
 const CHECKS: Duration = Duration::from_secs(1);
 
 /// A compiled first generation, before sockets are bound and threads are started.
+///
+/// It has read files but changed nothing outside of itself, so a start that fails here leaves no trace, and a running predecessor
+/// unharmed. [`Self::bind`] turns it into the publisher.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     file: PathBuf,

@@ -161,6 +161,7 @@ impl Handshake {
                 metrics.client_failed(Reason::TlsHandshake);
                 tracing::debug!(listener, %error, "TLS handshake failed");
             }
+            // No fault of the client, so it isn't counted as one.
             None if control.is_shut() => {
                 tracing::debug!(listener, "TLS handshake cut by shedding or by a drain");
             }

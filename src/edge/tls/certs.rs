@@ -60,6 +60,9 @@ impl Files {
 }
 
 /// A certificate that handshakes can use.
+///
+/// Immutable. The table of a listener and the reader of files share it; files that changed give a new one, and handshakes under way
+/// end with the one that they have.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     /// The certificate in the configuration.
@@ -122,6 +125,7 @@ impl Certificate {
                 })
             })
             .transpose();
+        // All files were read before the first error is reported, so that one attempt finds all of them.
         let ((chain, about), key, authority) = match (leaf, key, authority) {
             (Ok(leaf), Ok(key), Ok(authority)) => (leaf, key, authority),
             (leaf, key, authority) => {
@@ -140,6 +144,7 @@ impl Certificate {
         let (ocsp, ocsp_error) = match ocsp {
             None => (None, None),
             Some(Ok(response)) => (Some(response), None),
+            // A response that can't be used is no reason to refuse the certificate: clients do without.
             Some(Err(error)) => (None, Some(error)),
         };
         Ok(Self {

@@ -21,6 +21,9 @@ pub(crate) struct Upload {
 }
 
 /// The bytes taken from the client, and how many of them the current try has sent.
+///
+/// Unless a body is read ahead, each byte is sent before it is kept, so keeping never delays a request. Once `complete` is false it
+/// stays so, and `bytes` is empty. `sent` is at most the length of `bytes`.
 #[derive(Debug)]
 struct ReplayBuffer {
     bytes: Vec<u8>,

@@ -78,6 +78,7 @@ enum Deadline {
     HalfClosed,
 }
 
+/// The state of one try until the head of its final response has arrived. Made anew for each try.
 struct Asking<'a, 'c, F> {
     cx: &'a RequestContext<'c, F>,
     first_byte: Duration,

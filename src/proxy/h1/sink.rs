@@ -79,6 +79,7 @@ impl H1 {
                 return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
             }
             self.written += n as u64;
+            // The kernel takes bytes in order, so nothing of `data` was written.
             if n < held {
                 self.sent += n;
                 continue;
@@ -86,6 +87,7 @@ impl H1 {
             self.mem.out.clear();
             self.sent = 0;
             let taken = (n - held).min(data.len());
+            // Only once all of `data` is out may its end follow.
             if taken == data.len() {
                 let of_tail = n - held - taken;
                 self.mem.out.extend_from_slice(&tail[of_tail..]);

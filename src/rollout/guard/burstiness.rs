@@ -140,6 +140,7 @@ impl Scale {
         let events: f64 = self.block.iter().map(|t| t.events as f64).sum();
         let requests: f64 = self.block.iter().map(|t| t.requests as f64).sum();
         if requests > 0.0 {
+            // A single endpoint can only be compared with its own past, and the first block has none.
             if self.block.len() > 1 {
                 self.compare_endpoints(keep, events, requests);
             } else if self.blocks > 0 {

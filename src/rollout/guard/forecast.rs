@@ -40,6 +40,7 @@ impl Guard {
     }
 
     fn time_of(&self, ix: usize, rule: &Rule) -> Option<TimeToVerdict> {
+        // Evidence that speaks for the canary need not be undone first: the process starts anew every few seconds.
         let has = self.log_e(ix).max(0.0);
         let times = rule.parts.iter().filter_map(|part| {
             let signal = &self.state.signals[part.signal];
@@ -53,6 +54,7 @@ impl Guard {
             if counts.canary.requests == 0 || counts.stable.requests == 0 {
                 return None;
             }
+            // Half an event more, so that no rate is 0.
             let smooth = |events: u64, n: u64| (events as f64 + 0.5) / (n as f64 + 1.0);
             let mean = Stratum::expected(
                 smooth(counts.canary.events, counts.canary.requests),
@@ -66,6 +68,7 @@ impl Guard {
                 return None;
             }
             let wanted = needed(self.alpha, rule.part_weight());
+            // However bad it is, no second adds more than the ceiling.
             let least = ((wanted - has) / brakes.ceiling).ceil().max(0.0);
             let seconds = |factor: f64| {
                 let requests = (factor * wanted - has).max(0.0) / growth;

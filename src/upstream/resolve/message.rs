@@ -121,6 +121,7 @@ impl Question {
         let mut records = Vec::new();
         for record in message.answer().ok()? {
             let record = record.ok()?;
+            // The chain of aliases is in the answer as well, and a server may add what wasn't asked for.
             if record.class() != Class::IN
                 || record.rtype() != self.kind.rtype()
                 || !record.owner().name_eq(&owner)

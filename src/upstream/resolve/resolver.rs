@@ -239,6 +239,7 @@ fn both_families(
         failed: Vec::new(),
         failure: None,
     };
+    // A name that has no record of one kind exists, whatever the other answer says.
     let mut nothing = LookupFailure::NoSuchName;
     for (family, result) in [(Family::V4, v4), (Family::V6, v6)] {
         match result {
