@@ -22,6 +22,9 @@ pub(crate) trait Material: Sized {
 }
 
 /// The certificates or authorities that were read from files, and what became of files that were refused.
+///
+/// The control thread owns it and replaces it as a whole each time it has looked at the files. There is always something in use:
+/// without a first success there is no slot.
 #[derive(Debug)]
 pub(crate) struct FileSlot<M> {
     /// The certificates or authorities in use.

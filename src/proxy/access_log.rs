@@ -1,7 +1,7 @@
 //! The access log of a worker: decides which requests are logged, and gives their lines to the log and to its followers.
 //!
 //! A request that is neither logged nor followed costs two loads. The parts of its head that a line may contain are looked up only
-//! a line is written.
+//! when a line is written.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -47,6 +47,9 @@ pub(super) struct EndedRequest<'a> {
 }
 
 /// The lines of one worker.
+///
+/// The worker owns it, writes lines as requests end and passes them on at its ticks. The snapshot of the request says where its
+/// line belongs, which may be another output than that of the requests which begin now.
 #[derive(Debug)]
 pub(crate) struct WorkerLog {
     followers: Arc<Followers>,

@@ -116,6 +116,7 @@ impl QueueState {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();
+            // Tickets are numbered without gaps, so that a number less `admitted` is the place in the queue.
             ticket.0 = Some(self.admitted.get() + waiting.len() as u64);
             waiting.push_back(cx.waker().clone());
             return Poll::Pending;

@@ -165,6 +165,9 @@ impl EndpointState {
 }
 
 /// The present load of an endpoint, written by all workers.
+///
+/// On cache lines of its own, since it changes with each request. Each value stands alone, so relaxed operations suffice; whoever
+/// raises a count lowers it again by a guard.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Load {

@@ -12,6 +12,9 @@ use crate::net::FramedStream;
 const READS: usize = 8;
 
 /// Drives a connection. Resolves when it is over; streams that are still open learn that by then.
+///
+/// The future of the connection's task, and the owner of the transport. Streams are in the tasks of their requests, and wake this
+/// one when they have written something.
 #[derive(Debug)]
 pub(super) struct H2Driver {
     connection: Connection,

@@ -84,6 +84,9 @@ fn covers(name: &str, host: &str) -> bool {
 }
 
 /// The certificates and policies of a listener.
+///
+/// Immutable. A handshake begins and ends with one table, and requests on its connection are checked against that one, also after a
+/// renewal. Indices of certificates and policies are those of the table.
 #[derive(Debug)]
 pub(crate) struct CertificateTable {
     names: Arc<Names>,

@@ -25,6 +25,10 @@ const KEPT_BYTES: usize = 1 << 19;
 const COMPACT_AGAIN: u64 = 1 << 17;
 
 /// A store in a directory.
+///
+/// The control thread owns it and never waits for the disk, except to read. Its thread writes until it is dropped and the queue is
+/// empty. Another process may write the same files during a takeover: each change names the revision that it is based on, and the
+/// journal's lock decides.
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
@@ -116,7 +120,7 @@ impl Drop for FileStore {
     }
 }
 
-/// The end of a journal as this process knows it.
+/// The end of a journal as this process knows it. It counts only while the file has the same inode and length.
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     revision: u64,
