@@ -139,7 +139,7 @@ impl Client<'_> {
             }
             (10, _) => self.put(kind::PING, 0, 0, &[what; 8]),
             (11, Some(stream)) => self.put(kind::PRIORITY, 0, stream, &[0, 0, 0, 0, 9]),
-            (12, _) => self.put(0x50 + what, what, 0, &[what; 5]),
+            (12, _) => self.put(0x50 | what % 16, what, 0, &[what; 5]),
             (13, stream) => {
                 let stream = stream.filter(|_| at % 2 == 0).unwrap_or(0);
                 self.put(kind::WINDOW_UPDATE, 0, stream, &[0, 0, 1, what]);
