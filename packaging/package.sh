@@ -21,6 +21,20 @@ else
     echo "built without a profile: packaging/profile.sh records one, with which a request takes a tenth less CPU time" >&2
 fi
 RUSTFLAGS=$flags cargo build --profile dist --locked --target "$target"
+case $flags in *profile-use*)
+    # The compiler finds what was recorded by the names of functions, which depend on the settings of the build, and says nothing if it
+    # finds none.
+    tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
+    recorded() { "$tools/llvm-profdata" show --all-functions "$profile/cutover.profdata" | sed -n 's/^  \(_ZN7cutover.*\):$/\1/p' | sort -u; }
+    built() { "$tools/llvm-nm" --just-symbol-name "$binary" | grep '^_ZN7cutover' | sort -u; }
+    found=$(comm -12 <(recorded) <(built) | wc -l)
+    echo "$found functions were built with their profile"
+    if [ "$found" -lt 100 ]; then
+        echo "$profile/cutover.profdata is of a build with other settings: run packaging/profile.sh again, or remove it" >&2
+        exit 1
+    fi
+    ;;
+esac
 # ldd succeeds for a static executable that is position-independent.
 if ldd "$binary" 2> /dev/null | grep -q "=>"; then
     echo "$binary is not static" >&2

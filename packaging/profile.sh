@@ -17,8 +17,9 @@ target=$(uname -m)-unknown-linux-gnu
 out=$PWD/target/profile
 rm -rf "$out/raw"
 
-# Counters are put in before link-time optimisation, which would only make this build slower.
-RUSTFLAGS="-C target-feature=+crt-static -C profile-generate=$out/raw" CARGO_PROFILE_DIST_LTO=off \
+# The very build of packaging/package.sh, with counters: the names of functions, by which a profile finds them, depend on every setting of
+# the build.
+RUSTFLAGS="-C target-feature=+crt-static -C profile-generate=$out/raw" \
     cargo build --profile dist --locked --target "$target" --target-dir "$out/build"
 
 # Every case of a kind of traffic, and every feature: what isn't run here is taken for cold, and made small instead of fast.
