@@ -5,6 +5,11 @@
 
 #![warn(unreachable_pub, unused_qualifications)]
 
+/// That of the program, so that unit tests measure what runs.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 // These two first, because the modules below use their macros.
 #[macro_use]
 pub mod index;
