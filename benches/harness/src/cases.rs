@@ -14,7 +14,7 @@ use crate::report;
 use crate::tls::Sessions;
 use crate::{
     Result, cpu, features, fleet, idle, log_faults, mirror, pages, pressure, recreate, reload,
-    rollout, rounds, scale, slow_readers, syscalls, takeovers, tunnel,
+    rollout, rounds, scale, slow_readers, streams, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -49,6 +49,8 @@ pub enum What {
         /// Over TLS.
         tls: bool,
     },
+    /// Memory of HTTP/2.
+    Streams(streams::Kind),
     /// Memory with two workers before the first load.
     Rest,
     /// Good traffic beside slow clients.
@@ -177,7 +179,7 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
         Closed, Features, Fleet, H2, Idle, Latency, LogFaults, Mirror, Pages, Pressure, Recreate,
-        Reload, Rest, Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
+        Reload, Rest, Rollout, Scale, SlowReaders, Streams, Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -261,6 +263,16 @@ fn all(bench: &Bench) -> Vec<Case> {
         ),
         case("idle", &idle, Idle { tls: false }),
         case("idle-tls", &format!("{idle} over TLS"), Idle { tls: true }),
+        case(
+            "idle-h2",
+            &format!("{idle} over TLS and HTTP/2"),
+            Streams(streams::Kind::Idle),
+        ),
+        case(
+            "stalled-h2",
+            "streams of HTTP/2 whose clients have no window for 1 KiB",
+            Streams(streams::Kind::Stalled),
+        ),
         case("rest", "resident memory at rest, 2 workers", Rest),
         case("pressure", "good traffic beside slow clients", Pressure),
         case(
@@ -352,6 +364,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Latency(shape) => rounds::latency(&stage, shape)?,
             What::Syscalls(shape) => syscalls::count(&stage, shape)?,
             What::Idle { tls } => idle::connections(&stage, *tls)?,
+            What::Streams(kind) => streams::weigh(&stage, *kind)?,
             What::Rest => idle::rest(&stage)?,
             What::Pressure => pressure::run(&stage)?,
             What::SlowReaders => slow_readers::run(&stage)?,

@@ -29,6 +29,7 @@ mod rounds;
 mod scale;
 mod slow_readers;
 mod stats;
+mod streams;
 mod syscalls;
 mod takeovers;
 mod tls;

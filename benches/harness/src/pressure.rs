@@ -143,7 +143,7 @@ fn takes_little(target: SocketAddr) -> Result<TcpStream> {
 }
 
 /// A connection's preface with windows of nothing, and its requests.
-fn windowless() -> Vec<u8> {
+pub fn windowless() -> Vec<u8> {
     /// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2) is 0.
     const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
     // `:method: GET`, `:scheme: http` by the static table (RFC 7541), path and authority as literals.

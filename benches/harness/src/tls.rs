@@ -87,6 +87,12 @@ impl Client {
         Ok(Self(Arc::new(config)))
     }
 
+    /// A client that offers HTTP/2 only.
+    pub fn over_http2(mut self) -> Self {
+        Arc::make_mut(&mut self.0).alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
     /// A new connection's state.
     pub fn connect(&self) -> Result<ClientConnection> {
         Ok(ClientConnection::new(
