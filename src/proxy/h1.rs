@@ -352,7 +352,11 @@ impl Source for H1 {
     }
 
     fn buffered(&self) -> usize {
-        self.mem.input.capacity()
+        let left = self.data().len();
+        match self.mem.is_roomy_for(left) {
+            true => left,
+            false => self.mem.input.capacity(),
+        }
     }
 
     fn stall(&mut self) {
@@ -430,6 +434,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Whether a rest of this length is to be copied out of the input buffer rather than to occupy it for long.
+    pub(crate) fn is_roomy_for(&self, left: usize) -> bool {
+        left <= self.input.capacity() / 4
+    }
+
     /// See [`Buffers::bodies`].
     pub fn bodies(&self) -> ByteBudget {
         self.buffers.bodies()

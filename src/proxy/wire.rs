@@ -103,7 +103,7 @@ pub trait Source {
     fn has_arrived(&self) -> bool {
         self.remaining() == Some(0)
     }
-    /// Bytes of memory occupied by what has been received and not consumed.
+    /// Bytes of memory that what has been received and not consumed would take if it were kept.
     fn buffered(&self) -> usize {
         self.data().len()
     }

@@ -88,7 +88,7 @@ fn finished_answers_beyond_a_bound_of_memory_make_room_for_others() {
             }
         }
     }
-    // 2 MiB in buffers of 16 KiB hold no room, and 64 more hold what there is: the others made room for the newest.
+    // 2 MiB hold 113 with buffers of 16 KiB, and 64 more hold a slot: the others made room for the newest.
     let most = 300 - reset.len();
     assert!(most <= 128 + 64, "{most} answers are held");
     assert!(most >= 128, "only {most} answers are held");

@@ -23,6 +23,9 @@ use crate::proxy::wire::{Downstream, PumpError, Upstream, WireError};
 /// Added to a response with a session cookie, which a shared cache must not give to other clients.
 const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
 
+/// What a response takes besides its rest while it waits for its client, about: the state of its stream and its request.
+const WAITING: usize = 2 * 1024;
+
 /// How the second phase ended.
 #[derive(Debug)]
 pub(crate) enum Answered {
@@ -240,7 +243,8 @@ impl<F: Fields> Answering<'_, '_, F> {
     /// its slot in the version, so that `limits.requests` bounds the memory of all of them.
     fn may_detach<D: Downstream, U: Upstream>(&mut self, down: &D, up: &U) -> bool {
         let budget = || BudgetShare::new(down.answer_budget());
-        self.share.get_or_insert_with(budget).grow_to(up.buffered())
+        let bytes = WAITING + up.buffered();
+        self.share.get_or_insert_with(budget).grow_to(bytes)
     }
 
     /// The error for a passed deadline, by who was being waited for.

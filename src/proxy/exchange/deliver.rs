@@ -46,7 +46,7 @@ impl Remainder {
     /// The first `left` bytes in the input buffer. Clients may be slow for long and many at a time, so a small rest is copied,
     /// and its buffer goes back to the pool.
     pub(crate) fn of_h1(mem: Memory, left: usize) -> Self {
-        if left > mem.input.capacity() / 4 {
+        if !mem.is_roomy_for(left) {
             return Self::H1 {
                 mem: Box::new(mem),
                 left,
