@@ -97,13 +97,16 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
             grpc_status,
             answering.flow.trailers.as_deref(),
         ))),
-        Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Box::new(Arrived {
-            status: head.status,
-            grpc_status,
-            flow: answering.flow,
-            client: answering.client,
-            _share: answering.share,
-        }))),
+        Ok(AnswerProgress::Arrived) => {
+            recording.response_waits();
+            Ok(Answered::Arrived(Box::new(Arrived {
+                status: head.status,
+                grpc_status,
+                flow: answering.flow,
+                client: answering.client,
+                _share: answering.share,
+            })))
+        }
         Err(error) => Err(AttemptError {
             error,
             answered: true,
