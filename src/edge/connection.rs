@@ -287,7 +287,8 @@ impl ConnectionContext<'_> {
                 self.linger(down).await;
                 AfterRequest::Close
             }
-            Ended::Cut => {
+            // Nothing is left undelivered over HTTP/1: the connection has no other request to serve meanwhile.
+            Ended::Cut | Ended::Undelivered(_) => {
                 // A chunked or length-delimited response shows by itself that it is incomplete. The client gets the part that was
                 // sent before the connection is reset.
                 if down.is_self_delimiting() && !self.control.is_shut() {
@@ -419,7 +420,7 @@ impl ConnectionContext<'_> {
         down.begin(HttpVersion::H11, false, Framing::Empty);
         let head = &RejectedHead::UNREADABLE;
         let refused = proxy::refuse_head(inbound, self.control, head, down, answer);
-        if refused.await == Ended::Whole {
+        if matches!(refused.await, Ended::Whole) {
             self.linger(down).await;
         }
     }

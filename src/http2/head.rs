@@ -137,6 +137,12 @@ impl HeadBlock {
         });
     }
 
+    /// Frees the memory that the fields don't need.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.fields.shrink_to_fit();
+    }
+
     /// Makes the block empty, and keeps its memory.
     pub fn clear(&mut self) {
         let (mut bytes, mut fields) = (

@@ -5,12 +5,9 @@ use std::time::{Duration, Instant};
 use super::Worker;
 use super::edit::Rewritten;
 use super::headers::Request;
+use super::silence::Silence;
 use crate::net::TaskControl;
 use crate::snapshot::{Service, Snapshot};
-
-/// Longest pause of a response after `timeouts.total` has passed. The total never cuts a response
-/// that still makes progress.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause of an exchange whose client has closed its write side. Most such clients have
 /// left; one that still reads gets a response that is prompt.
@@ -46,16 +43,21 @@ impl<F> RequestContext<'_, F> {
 
     /// The rest of `timeouts.total`; `None` if it isn't set.
     pub(super) fn total_left(&self) -> Option<Duration> {
-        let total = self.service.timeouts.total?;
-        Some(total.saturating_sub(self.started.elapsed()))
+        self.silence().total_left()
     }
 
-    /// Arms the deadline for a silence of `limit`, or until `timeouts.total` passes, but not less
-    /// than [`PAUSE`].
+    /// Arms the deadline for a silence of `limit`; see [`Silence::arm`].
     pub(super) fn arm_silence(&self, limit: Duration) {
-        let wait = self
-            .total_left()
-            .map_or(limit, |left| limit.min(left.max(PAUSE)));
-        self.watch.arm(wait);
+        self.silence().arm(limit);
+    }
+
+    /// The deadline of the request's next progress.
+    #[inline]
+    pub(super) fn silence(&self) -> Silence<'_> {
+        Silence {
+            watch: self.watch,
+            timeouts: &self.service.timeouts,
+            started: self.started,
+        }
     }
 }

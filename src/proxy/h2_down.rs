@@ -96,6 +96,7 @@ impl H2Down {
 
 impl Downstream for H2Down {
     const SWITCHED: u16 = 200;
+    const TAKES_UNDELIVERED: bool = true;
 
     type Connection = NoConnection;
 

@@ -35,6 +35,8 @@
 //! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
 //!   [`h2`], [`h2_down`] and [`h2_up`] for HTTP/2. [`headers`], [`id`], [`via`] and [`peer`]
 //!   rewrite heads, [`edit`] as the configuration asks for.
+//! * [`undelivered`] is a response that waits for its client when nothing else of its exchange is
+//!   needed any more; [`silence`] is the deadline of the next progress.
 //! * Overload and shutdown: [`admission_queue`] spreads the start of requests over event loop
 //!   iterations, [`slow_downloads`] frees slots that slow clients occupy, [`drain`] says when a
 //!   grace period has ended.
@@ -77,11 +79,13 @@ pub(crate) mod releasing;
 pub(crate) mod respond;
 pub(crate) mod retry;
 mod second_try;
+pub(crate) mod silence;
 pub(crate) mod slow_downloads;
 pub(crate) mod snapshots;
 pub(crate) mod traces;
 pub(crate) mod tries;
 pub(crate) mod tunnel;
+mod undelivered;
 pub(crate) mod via;
 pub(crate) mod websocket;
 pub(crate) mod wire;
@@ -94,6 +98,7 @@ pub use respond::{
     RejectedHead, answer_challenge, record_rejected, redirect_https, refuse, refuse_head,
 };
 pub use snapshots::RequestSnapshots;
+pub use undelivered::Undelivered;
 pub use worker::Worker;
 
 use crate::http1::{self, Framing};
@@ -114,7 +119,7 @@ use tries::Tries;
 use wire::Downstream;
 
 /// How a request ended. Tells the caller what to do with the downstream connection or stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ended {
     /// The response was sent in full; an HTTP/1 connection may carry the next request.
     Whole,
@@ -123,6 +128,9 @@ pub enum Ended {
     Cut,
     /// The connection was switched to a tunnel, which has ended. Close the connection.
     Tunnel,
+    /// The response has arrived completely, and its client is slow to read it. The caller sends the rest and records how that
+    /// ends. Only after [`handle`], and if [`Downstream::TAKES_UNDELIVERED`].
+    Undelivered(Box<Undelivered>),
 }
 
 /// Serves one request: routes it, forwards it and sends the client a response.
@@ -396,6 +404,7 @@ async fn forward<'a, D: Downstream, F: Fields>(
     Ok(match served {
         Ok(Served::Answered) => Ended::Whole,
         Ok(Served::Tunnel) => Ended::Tunnel,
+        Ok(Served::Undelivered(rest)) => Ended::Undelivered(rest),
         Err(AttemptError {
             error,
             answered: true,

@@ -9,11 +9,13 @@ mod flags;
 mod groups;
 mod judging;
 mod messages;
+mod parked;
 mod placed;
 mod second;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use self::parked::ParkedRecord;
 use super::Worker;
 use super::access_log::{EndedRequest, LoggedRequest};
 use super::error::ExchangeError;
@@ -101,15 +103,21 @@ impl<'a> Recording<'a> {
     #[inline]
     pub fn of_request<F: Fields>(inbound: &Inbound<'a>, request: &'a Request<'_, F>) -> Self {
         let mut recording = Self::new(inbound, request.id_text());
-        recording.head = Some(LoggedRequest(request));
-        let record = &mut recording.record;
+        recording.describe(request);
+        recording.begin_trace();
+        recording
+    }
+
+    /// Records what the head says.
+    #[inline]
+    fn describe<F: Fields>(&mut self, request: &'a Request<'_, F>) {
+        self.head = Some(LoggedRequest(request));
+        let record = &mut self.record;
         record.client = request.client;
         record.method = request.method;
         record.method_text = request.method_text;
         record.host = request.host;
         record.path = request.path();
-        recording.begin_trace();
-        recording
     }
 
     #[inline]

@@ -3,14 +3,17 @@
 use super::error::{AttemptError, ExchangeError};
 use super::exchange::Arrived;
 use super::retry::Next;
+use super::undelivered::Undelivered;
 
 /// How a forwarded request ended successfully.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Served {
     /// The client has the complete response.
     Answered,
     /// The upstream switched protocols, and the tunnel has ended.
     Tunnel,
+    /// The upstream has completed its response. The host of the client's stream sends the rest of it.
+    Undelivered(Box<Undelivered>),
 }
 
 /// Why a try didn't serve the request.

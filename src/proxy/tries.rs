@@ -20,6 +20,7 @@ use super::outcome::{Served, Tried, TryError};
 use super::placing::Placed;
 use super::retry::{self, Next, Situation, TryFailure};
 use super::second_try::{Race, Second};
+use super::undelivered::Undelivered;
 use super::wire::Downstream;
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::TICK;
@@ -236,6 +237,13 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     ) -> Result<Served, TryError> {
         let served = match tried {
             Ok(Tried::Served(served)) => Ok(served),
+            // The rest needs nothing of this request's future, which is much larger.
+            Ok(Tried::Arrived(arrived, remainder))
+                if D::TAKES_UNDELIVERED && self.recording.can_park(self.cx.snapshot) =>
+            {
+                let rest = Undelivered::new(arrived, remainder);
+                Ok(Served::Undelivered(Box::new(rest)))
+            }
             Ok(Tried::Arrived(arrived, remainder)) => self.deliver(arrived, remainder, down).await,
             Err(error) => Err(error),
         };

@@ -245,6 +245,8 @@ pub enum Gone {
 pub trait Downstream: Source + Sink {
     /// The status of a response that opens a tunnel: 101, or 200 over HTTP/2 (RFC 8441 §5).
     const SWITCHED: u16 = 101;
+    /// Whether its host sends the rest of a response that has arrived completely, and records how that ends.
+    const TAKES_UNDELIVERED: bool = false;
     /// Switches to a tunnel after such a response: bytes pass in both directions until EOF.
     fn open_tunnel(&mut self);
     /// A connection that a tunnel has to itself; [`NoConnection`] for a stream of HTTP/2.

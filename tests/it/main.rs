@@ -42,6 +42,7 @@ mod grpc;
 mod h2_delivery;
 mod h2_framing;
 mod h2_malformed;
+mod h2_parked;
 mod h2_trailers;
 mod h2_uploads;
 mod h2_websocket;

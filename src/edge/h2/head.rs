@@ -10,6 +10,7 @@ use crate::http1::{FieldId, Framing, Method, Reject, authority, path};
 use crate::http2::HeadBlock;
 use crate::proxy::RejectedHead;
 use crate::proxy::headers::{Fields, H1Fields, Request};
+use crate::proxy::id::RequestId;
 use crate::proxy::via::Via;
 use crate::proxy::websocket;
 use crate::reason::Reason;
@@ -110,6 +111,21 @@ impl<'a> RequestHead<'a> {
             head: &self.block.bytes,
             fields: &self.block.fields,
         };
+        let id = shared.worker.request_id(fields.first(FieldId::XRequestId));
+        self.request_with(shared, id)
+    }
+
+    /// The request with an id that was chosen before.
+    #[inline]
+    pub(super) fn request_with<'s>(
+        &'s self,
+        shared: &'s ConnectionState,
+        id: RequestId,
+    ) -> Request<'s, H1Fields<'s>> {
+        let fields = H1Fields {
+            head: &self.block.bytes,
+            fields: &self.block.fields,
+        };
         Request {
             method: self.method,
             method_text: match self.is_websocket {
@@ -128,7 +144,7 @@ impl<'a> RequestHead<'a> {
             via: shared.listener.via.as_ref().map(Via::http2),
             peer: &shared.peer,
             client: client_of(&shared.peer, &shared.listener.trusted, &fields),
-            id: shared.worker.request_id(fields.first(FieldId::XRequestId)),
+            id,
             fields,
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! [`Connection`](crate::http2::Connection) does framing, header compression and flow control; [`Driver`] moves bytes between it and the transport,
 //! and polls the streams. [`stream_slots`] keeps track of which streams were woken. [`windows`] sizes receive windows, [`idle`]
-//! sets the deadlines of a connection without open streams, [`state`] is what a connection and its streams share, and [`head`]
-//! validates a request head and converts it for the data path.
+//! sets the deadlines of a connection without open streams, [`state`] is what a connection and its streams share, [`head`]
+//! validates a request head and converts it for the data path, and [`parked`] is a stream whose client is slow to read its response.
 
 mod head;
 mod idle;
+mod parked;
 mod state;
 mod stream_slots;
 mod windows;
@@ -20,6 +21,7 @@ use std::time::Instant;
 use tokio::task::coop::unconstrained;
 
 use self::head::{RequestHead, complete_handshake, rejected};
+use self::parked::{ParkedResponse, ParkedStream};
 use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{JobSlot, StreamSlots};
 use super::connection_context::ConnectionContext;
@@ -329,15 +331,48 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
         }
         complete_handshake(&mut head, || shared.worker.with_rng(|rng| rng.u128(..)));
         match answer(shared, &control, (&head, ended), &mut down).await {
-            // Dropping a complete response resets the stream with NO_ERROR if the request's body was not read to its end
-            // (RFC 9113 §8.1).
-            Ended::Whole | Ended::Tunnel => {
-                shared.streams.has_completed.set(true);
-                drop(down);
+            Answered::Whole => complete(shared, down),
+            Answered::Cut => down.abort(),
+            Answered::Parked(response) => {
+                jobs.leave(parked::deliver(ParkedStream {
+                    response,
+                    down: Some(down),
+                    head,
+                    ended,
+                    control,
+                    open,
+                }));
+                continue;
             }
-            Ended::Cut => down.abort(),
         }
         shared.connection.core().recycle(head);
+    }
+}
+
+/// Ends a stream whose response is complete. Dropping it resets it with NO_ERROR if the request's body was not read to its end
+/// (RFC 9113 §8.1).
+fn complete(shared: &ConnectionState, down: H2Down) {
+    shared.streams.has_completed.set(true);
+    drop(down);
+}
+
+/// What has become of a request.
+enum Answered {
+    /// It has a complete response.
+    Whole,
+    /// Its response is missing or incomplete.
+    Cut,
+    /// Its response is complete, and the client has yet to read the rest of it.
+    Parked(Box<ParkedResponse>),
+}
+
+impl From<Ended> for Answered {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Whole | Ended::Tunnel => Self::Whole,
+            // `answer` takes the rest of a response itself.
+            Ended::Cut | Ended::Undelivered(_) => Self::Cut,
+        }
     }
 }
 
@@ -346,7 +381,7 @@ async fn answer(
     control: &TaskControl,
     (block, ended): (&HeadBlock, bool),
     down: &mut H2Down,
-) -> Ended {
+) -> Answered {
     let snapshots = RequestSnapshots::of(&shared.worker);
     let (inbound, snapshot) = (shared.inbound(&snapshots), snapshots.first());
     let limits = &snapshot.spec.limits;
@@ -356,27 +391,42 @@ async fn answer(
         Err(reject) => {
             let answer = LocalReply::refuse(reject);
             let rejected = rejected(block);
-            return proxy::refuse_head(&inbound, control, &rejected, down, answer).await;
+            let ended = proxy::refuse_head(&inbound, control, &rejected, down, answer).await;
+            return ended.into();
         }
     };
     let request = head.request(shared);
     let mut recording = Recording::of_request(&inbound, &request);
     if let Some(text) = shared.listener.challenge_answer(&request) {
-        return proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
+        let ended = proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
+        return ended.into();
     }
     // Checked once for each authority: the certificate of a connection doesn't change (RFC 9110 §7.4).
     if shared.known_host_len(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
             let answer = LocalReply::MISDIRECTED;
-            return proxy::refuse(control, snapshot, &mut recording, down, answer).await;
+            let ended = proxy::refuse(control, snapshot, &mut recording, down, answer).await;
+            return ended.into();
         }
         shared.remember_authority(head.authority());
     }
     if shared.listener.redirect_https {
-        return proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
+        let ended = proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
+        return ended.into();
     }
-    proxy::handle(&inbound, control, &request, &mut recording, down).await
+    match proxy::handle(&inbound, control, &request, &mut recording, down).await {
+        Ended::Undelivered(rest) => match recording.park() {
+            Some(record) => Answered::Parked(Box::new(ParkedResponse {
+                rest: *rest,
+                record: Some(record),
+                id: request.id,
+                snapshots,
+            })),
+            None => Answered::Cut,
+        },
+        ended => ended.into(),
+    }
 }
 
 #[cfg(test)]

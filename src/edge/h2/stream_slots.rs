@@ -72,13 +72,24 @@ impl Wake for SlotWaker {
     }
 }
 
+/// The future of a slot.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Hands a slot's future its next job.
 pub(super) struct JobSlot<J> {
     job: Cell<Option<J>>,
     busy: Cell<bool>,
+    /// What is left of the last job.
+    rest: Cell<Option<Work>>,
 }
 
 impl<J> JobSlot<J> {
+    /// Leaves the rest of the job to another future, which is usually much smaller. The slot's own one is dropped once it waits
+    /// for the next job, and the slot stays busy until the rest has completed.
+    pub(super) fn leave(&self, rest: Work) {
+        self.rest.set(Some(rest));
+    }
+
     /// Waits for the next job. The slot counts as idle until then.
     pub(super) async fn next(&self) -> J {
         self.busy.set(false);
@@ -94,13 +105,27 @@ impl<J> JobSlot<J> {
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = ()>>>;
-
 struct Slot<J> {
     jobs: Rc<JobSlot<J>>,
     /// `None` until the slot's first job, and again after its memory was released.
     work: Option<Work>,
+    /// [`Self::work`] is what is left of a job.
+    is_rest: bool,
     waker: Waker,
+}
+
+impl<J> Slot<J> {
+    /// Continues with what is left of the job, if there is something.
+    #[inline]
+    fn leaves_rest(&mut self) -> bool {
+        let Some(rest) = self.jobs.rest.take() else {
+            return false;
+        };
+        self.work = Some(rest);
+        self.is_rest = true;
+        self.jobs.busy.set(true);
+        true
+    }
 }
 
 /// All stream slots of one connection.
@@ -188,6 +213,7 @@ impl<J> StreamSlots<J> {
         let jobs = Rc::new(JobSlot {
             job: Cell::new(None),
             busy: Cell::new(false),
+            rest: Cell::new(None),
         });
         let waker = SlotWaker {
             wakes: self.wakes.clone(),
@@ -195,6 +221,7 @@ impl<J> StreamSlots<J> {
         };
         Slot {
             work: None,
+            is_rest: false,
             jobs,
             waker: Arc::new(waker).into(),
         }
@@ -227,9 +254,19 @@ impl<J> StreamSlots<J> {
         let mut cx = Context::from_waker(&slot.waker);
         match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx))) {
             Ok(Poll::Pending) if slot.jobs.busy.get() => {}
+            Ok(Poll::Pending) if slot.leaves_rest() => {
+                // Not polled here: what it sends would come before what other streams have waited for.
+                self.wakes.slots[index / 64].fetch_or(1 << (index % 64), SeqCst);
+            }
             Ok(Poll::Pending) if self.warm.len() < WARM_SLOTS => self.warm.push(index),
             Ok(Poll::Pending) => {
                 slot.work = None;
+                self.cold.push(index);
+            }
+            Ok(Poll::Ready(())) if slot.is_rest => {
+                slot.work = None;
+                slot.is_rest = false;
+                slot.jobs.busy.set(false);
                 self.cold.push(index);
             }
             // A panic costs one stream, not the others. The future that panicked is dropped and never polled again.
@@ -374,6 +411,71 @@ mod tests {
         (0..3).for_each(|_| waker.wake_by_ref());
         slots.waker.wake_by_ref();
         assert_eq!(task.0.load(SeqCst), 1);
+    }
+
+    /// A job of which a future of its own is left once it was polled.
+    fn slots_that_leave(most: usize) -> StreamSlots<TestJob> {
+        async fn work(jobs: Rc<JobSlot<TestJob>>) {
+            loop {
+                let mut job = jobs.next().await;
+                jobs.leave(Box::pin(std::future::poll_fn(move |cx| {
+                    assert!(!job.panics, "on purpose");
+                    job.waker.set(Some(cx.waker().clone()));
+                    job.polls -= 1;
+                    match job.polls {
+                        0 => {
+                            job.done.set(job.done.get() + 1);
+                            Poll::Ready(())
+                        }
+                        _ => Poll::Pending,
+                    }
+                })));
+            }
+        }
+        let slots = StreamSlots::new(most, |jobs| Box::pin(work(jobs)));
+        slots.unpark(&Arc::new(Task::default()).into());
+        slots
+    }
+
+    #[test]
+    fn a_slot_is_busy_until_the_rest_of_its_job_has_ended() {
+        let mut slots = slots_that_leave(2);
+        let first = job(2);
+        slots.start(first.clone());
+        assert!(!slots.are_idle() && first.waker.take().is_none());
+        slots.poll();
+        slots.poll();
+        let waker = first.waker.take().expect("waits");
+        assert_eq!((first.done.get(), slots.are_idle()), (0, false));
+        let second = job(1);
+        slots.start(second.clone());
+        slots.poll();
+        assert_eq!((second.done.get(), slots.slots.len()), (1, 2));
+        waker.wake();
+        slots.poll();
+        assert_eq!((first.done.get(), slots.are_idle()), (1, true));
+        assert!(slots.slots.iter().all(|slot| slot.work.is_none()));
+        // The slots take other jobs.
+        slots.start(job(1));
+        slots.start(job(1));
+        slots.poll();
+        assert!(slots.are_idle() && slots.slots.len() == 2);
+    }
+
+    #[test]
+    fn a_panic_in_the_rest_of_a_job_costs_that_job() {
+        let mut slots = slots_that_leave(2);
+        let bad = TestJob {
+            panics: true,
+            ..job(1)
+        };
+        slots.start(bad);
+        slots.poll();
+        let next = job(1);
+        slots.start(next.clone());
+        slots.poll();
+        assert_eq!((next.done.get(), slots.slots.len()), (1, 1));
+        assert!(slots.are_idle());
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl<F: Fields> Answering<'_, '_, F> {
         }
         let moved = self.flow.moved + upload.flow().moved;
         self.client
-            .check(self.cx, task, moved, self.uploaded, down)?;
+            .check(self.cx.silence(), task, moved, self.uploaded, down)?;
         if self.cx.watch.expired(task) {
             return Poll::Ready(Err(self.expired(upload)));
         }

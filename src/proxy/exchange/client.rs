@@ -2,9 +2,9 @@
 
 use std::task::{Context, Poll};
 
-use crate::proxy::context::{HALF_CLOSED, RequestContext};
+use crate::proxy::context::HALF_CLOSED;
 use crate::proxy::error::ExchangeError;
-use crate::proxy::headers::Fields;
+use crate::proxy::silence::Silence;
 use crate::proxy::wire::{Downstream, Gone};
 
 /// The client's side of a response: whether it is still there, and when it last made progress.
@@ -28,9 +28,9 @@ impl Default for ClientState {
 impl ClientState {
     /// Checks whether the client has closed its connection, and restarts the idle timeout if any
     /// byte has moved. `moved` counts both directions.
-    pub(super) fn check<D: Downstream, F: Fields>(
+    pub(super) fn check<D: Downstream>(
         &mut self,
-        cx: &RequestContext<'_, F>,
+        silence: Silence<'_>,
         task: &mut Context<'_>,
         moved: u64,
         uploaded: bool,
@@ -49,8 +49,8 @@ impl ClientState {
         }
         if moved != self.moved || has_just_closed {
             self.moved = moved;
-            let idle = cx.service.timeouts.idle;
-            cx.arm_silence(match self.half_closed {
+            let idle = silence.timeouts.idle;
+            silence.arm(match self.half_closed {
                 true => HALF_CLOSED.min(idle),
                 false => idle,
             });

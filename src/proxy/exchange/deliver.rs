@@ -16,6 +16,7 @@ use crate::proxy::h1::Memory;
 use crate::proxy::h2_up::H2Up;
 use crate::proxy::headers::Fields;
 use crate::proxy::observe::Recording;
+use crate::proxy::silence::Silence;
 use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Source, WireError};
 
 /// A response that was received completely, and delivered in part.
@@ -117,7 +118,7 @@ pub(crate) async fn deliver<D: Downstream, F: Fields>(
     recording: &mut Recording<'_>,
     down: &mut D,
 ) -> Result<(), AttemptError> {
-    let result = poll_fn(|task| arrived.poll(cx, task, remainder, down)).await;
+    let result = poll_fn(|task| arrived.poll(cx.silence(), task, remainder, down)).await;
     recording.record.bytes_sent = arrived.flow.bytes();
     result.map_err(|error| AttemptError {
         error,
@@ -126,9 +127,10 @@ pub(crate) async fn deliver<D: Downstream, F: Fields>(
 }
 
 impl Arrived {
-    fn poll<D: Downstream, F: Fields>(
+    /// Sends the client what it takes. The errors are those of [`deliver()`].
+    pub(in crate::proxy) fn poll<D: Downstream>(
         &mut self,
-        cx: &RequestContext<'_, F>,
+        silence: Silence<'_>,
         task: &mut Context<'_>,
         remainder: &mut Remainder,
         down: &mut D,
@@ -143,14 +145,20 @@ impl Arrived {
             }
             Poll::Pending => {}
         }
-        self.client.check(cx, task, self.flow.moved, true, down)?;
-        if cx.watch.expired(task) {
-            return Poll::Ready(Err(match cx.watch.is_shut() {
+        self.client
+            .check(silence, task, self.flow.moved, true, down)?;
+        if silence.watch.expired(task) {
+            return Poll::Ready(Err(match silence.watch.is_shut() {
                 true => ExchangeError::Shutdown,
                 false => ExchangeError::ClientGone(None),
             }));
         }
         Poll::Pending
+    }
+
+    /// Bytes of the body that were sent.
+    pub(in crate::proxy) fn bytes(&self) -> u64 {
+        self.flow.bytes()
     }
 
     /// The status of the response, and for gRPC that of the call.

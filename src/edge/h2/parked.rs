@@ -1,0 +1,112 @@
+//! A stream whose response has arrived completely, while its client is slow to read it.
+//!
+//! Clients may leave many streams like that. Everything that only the exchange needed has been freed: what is left is the rest of
+//! the response, the head and the facts of the request's record, which is put together again when the stream ends.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::complete;
+use super::head::RequestHead;
+use super::state::OpenStream;
+use super::stream_slots::Work;
+use crate::http2::HeadBlock;
+use crate::net::OwnedTaskControl;
+use crate::proxy::error::ExchangeError;
+use crate::proxy::h2_down::H2Down;
+use crate::proxy::id::RequestId;
+use crate::proxy::observe::ParkedRecord;
+use crate::proxy::{RequestSnapshots, Undelivered};
+
+/// A response that waits for its client, and the record of its request.
+pub(super) struct ParkedResponse {
+    pub(super) rest: Undelivered,
+    /// `None` once the request has been recorded.
+    pub(super) record: Option<ParkedRecord>,
+    pub(super) id: RequestId,
+    pub(super) snapshots: RequestSnapshots,
+}
+
+/// The stream of such a response. Dropping it records the request.
+pub(super) struct ParkedStream {
+    pub(super) response: Box<ParkedResponse>,
+    /// `None` once the stream has ended.
+    pub(super) down: Option<H2Down>,
+    pub(super) head: Box<HeadBlock>,
+    /// No body followed the head.
+    pub(super) ended: bool,
+    pub(super) control: OwnedTaskControl,
+    // Dropped last: the connection may then be idle.
+    pub(super) open: OpenStream,
+}
+
+/// Sends the rest of a response, as the client reads it.
+pub(super) fn deliver(mut stream: ParkedStream) -> Work {
+    stream.head.shrink();
+    // A panic drops the stream while it unwinds, since it is part of the future.
+    Box::pin(async move {
+        let result = poll_fn(|task| stream.poll(task)).await;
+        stream.end(result);
+    })
+}
+
+impl ParkedStream {
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
+        let response = &mut *self.response;
+        // Both are there until `end`.
+        let (Some(record), Some(down)) = (&response.record, &mut self.down) else {
+            return Poll::Ready(Ok(()));
+        };
+        let silence = record.silence(response.snapshots.first(), &self.control);
+        response.rest.poll(silence, task, down)
+    }
+
+    fn end(&mut self, result: Result<(), ExchangeError>) {
+        let is_whole = result.is_ok();
+        self.record(Some(result));
+        match self.down.take() {
+            Some(down) if is_whole => complete(&self.open.0, down),
+            Some(down) => down.abort(),
+            None => {}
+        }
+    }
+
+    /// Records the request, unless that was done. `result` is `None` if the stream is dropped before its end.
+    fn record(&mut self, result: Option<Result<(), ExchangeError>>) {
+        let Some(record) = self.response.record.take() else {
+            return;
+        };
+        let shared = &*self.open.0;
+        let snapshots = &self.response.snapshots;
+        let rules = (
+            &snapshots.first().spec.limits,
+            shared.listener.merge_slashes,
+        );
+        // The same head was valid when the request began.
+        let known = |authority: &[u8]| shared.known_host_len(authority);
+        let head = RequestHead::new(&self.head, self.ended, rules, known).ok();
+        let request = head
+            .as_ref()
+            .map(|head| head.request_with(shared, self.response.id));
+        let mut recording = record.resume(&shared.inbound(snapshots), request.as_ref());
+        self.response.rest.record(&mut recording, result);
+    }
+}
+
+impl Drop for ParkedStream {
+    fn drop(&mut self) {
+        self.record(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is allocated for each, besides the head and the rest of the response. The stream of the connection comes to that.
+    #[test]
+    fn a_parked_stream_is_small() {
+        let sizes = (size_of::<ParkedStream>(), size_of::<ParkedResponse>());
+        assert!(sizes.0 <= 240 && sizes.1 <= 336, "{sizes:?}");
+    }
+}

@@ -1,0 +1,144 @@
+//! The record of a request whose response waits for its client: only what neither the request's head nor its snapshot says.
+//!
+//! A client that reads slowly, or not at all, may have many streams like that, so each keeps little. When a stream ends, its
+//! [`Recording`] is made again and published as if it had been there all the time.
+
+use std::time::{Duration, Instant};
+
+use super::{Inbound, Recording};
+use crate::index::{EndpointIx, RuleIx, ServiceIx, VersionIx};
+use crate::net::TaskControl;
+use crate::proxy::headers::{Fields, Request};
+use crate::proxy::judged::User;
+use crate::proxy::silence::Silence;
+use crate::snapshot::Snapshot;
+use crate::telemetry::record::{Chosen, FlagState, Times, TryRecord};
+use crate::telemetry::trace::request::RequestTrace;
+
+/// A record without what it borrows. Whoever has one has to publish it by [`Self::resume`].
+#[derive(Debug)]
+pub(crate) struct ParkedRecord {
+    service: ServiceIx,
+    version: VersionIx,
+    endpoint: Option<EndpointIx>,
+    rule: Option<RuleIx>,
+    chosen: Option<Chosen>,
+    grpc: bool,
+    noted: bool,
+    head_is_untimed: bool,
+    status: u16,
+    flag_drawn: Option<FlagState>,
+    user: User,
+    judged: Option<usize>,
+    bytes_received: u64,
+    started: Instant,
+    try_began: Instant,
+    times: Times,
+    first_byte: Option<Duration>,
+    trace: Option<Box<RequestTrace>>,
+}
+
+impl Recording<'_> {
+    /// Whether [`Self::park`] can keep the record of a request that `snapshot` has forwarded. Most can: those with a single try
+    /// that hasn't failed, and no flags.
+    pub(in crate::proxy) fn can_park(&self, snapshot: &Snapshot) -> bool {
+        let record = &self.record;
+        // A request that has waited may have been routed by a later snapshot.
+        std::ptr::eq(self.snapshot, snapshot)
+            && self.service.is_some()
+            && record.only_try().is_some()
+            && record.flags.is_none()
+            && record.failure.is_none()
+            && record.cause.is_none()
+            && self.answering.is_none()
+            && !record.shielded
+    }
+
+    /// Keeps the record until the client has read the response, and counts the request as in flight meanwhile. `None` if
+    /// [`Self::can_park`] was false.
+    pub(crate) fn park(mut self) -> Option<ParkedRecord> {
+        let service = self.service?;
+        let mut services = ServiceIx::enumerate(&self.snapshot.services);
+        let (service, _) = services.find(|(_, other)| std::ptr::eq(&***other, service))?;
+        let attempt = self.record.only_try()?;
+        let parked = ParkedRecord {
+            service,
+            version: attempt.version.1,
+            endpoint: attempt.endpoint.map(|(_, member)| member),
+            rule: self.record.rule,
+            chosen: self.record.chosen,
+            grpc: self.record.grpc,
+            noted: attempt.noted,
+            head_is_untimed: self.head_is_untimed,
+            status: self.record.status,
+            flag_drawn: self.flag_drawn,
+            user: self.user,
+            judged: self.judged,
+            bytes_received: self.record.bytes_received,
+            started: self.started,
+            try_began: self.try_began,
+            times: self.record.times,
+            first_byte: attempt.first_byte,
+            trace: self.record.trace.take(),
+        };
+        if let Some(shard) = self.shard() {
+            shard.in_flight(1);
+        }
+        // It would be published. It owns no memory: a record with more tries or a failure isn't parked.
+        std::mem::forget(self);
+        Some(parked)
+    }
+}
+
+impl ParkedRecord {
+    /// The deadline of the response's next progress.
+    pub(crate) fn silence<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        watch: &'a TaskControl,
+    ) -> Silence<'a> {
+        Silence {
+            watch,
+            timeouts: &snapshot.services[self.service].timeouts,
+            started: self.started,
+        }
+    }
+
+    /// Makes the recording again, of the same request and by the same snapshot. `request` is `None` if the head can't be read.
+    pub(crate) fn resume<'a, F: Fields>(
+        self,
+        inbound: &Inbound<'a>,
+        request: Option<&'a Request<'_, F>>,
+    ) -> Recording<'a> {
+        let service = &*inbound.snapshot.services[self.service];
+        let version = &service.versions[self.version];
+        let id = request.map_or(&b""[..], Request::id_text);
+        let mut recording = Recording::new(inbound, id);
+        if let Some(request) = request {
+            recording.describe(request);
+        }
+        recording.set_service(service, (self.chosen, self.rule));
+        recording.record.begin_try(TryRecord {
+            version: (&version.name, self.version),
+            endpoint: self
+                .endpoint
+                .map(|m| (&*version.pool.members[m].endpoint.name, m)),
+            noted: self.noted,
+            first_byte: self.first_byte,
+            ..TryRecord::default()
+        });
+        recording.record.grpc = self.grpc;
+        recording.record.status = self.status;
+        recording.record.bytes_received = self.bytes_received;
+        recording.record.times = self.times;
+        recording.record.trace = self.trace;
+        recording.head_is_untimed = self.head_is_untimed;
+        recording.flag_drawn = self.flag_drawn;
+        recording.user = self.user;
+        recording.judged = self.judged;
+        recording.started = self.started;
+        recording.try_began = self.try_began;
+        version.metrics.shard(inbound.worker.id).in_flight(-1);
+        recording
+    }
+}
