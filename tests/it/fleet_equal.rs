@@ -167,6 +167,12 @@ fn services(proxy: &Proxy) -> BTreeMap<String, Value> {
     list.iter().map(named).collect()
 }
 
+/// A service's rollout as each member shows it.
+fn on_all(fleet: &[Proxy], name: &str) -> String {
+    let shown = |proxy| services(proxy)[name]["rollout"].to_string();
+    fleet.iter().map(shown).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether the rollout of this label has ended on a member.
 fn has_ended(service: &Value, label: &str) -> bool {
     let rollout = &service["rollout"];
@@ -190,7 +196,8 @@ fn all_members(
             };
             assert!(
                 Instant::now() < deadline,
-                "{what}, not {name} of m{at}: {service:#}"
+                "{what}, not {name} of m{at}: {service:#}\n{}",
+                on_all(fleet, name)
             );
             pause(Duration::from_millis(500));
         }

@@ -120,24 +120,42 @@ impl FleetGuard {
         let canary = counts.errors.canary();
         self.rates.push_back(canary.requests as f64);
         let rate = self.rates.iter().sum::<f64>() / self.rates.len() as f64;
-        let all: Vec<EventTally> = { counts.endpoints.values() }
-            .map(|(requests, events)| EventTally::new(*requests, *events))
-            .collect();
-        let latency: Vec<_> = counts.latency.iter().map(side).collect();
-        let goals: Vec<_> = counts.goals.iter().map(side).collect();
-        self.guard.second(&SecondCounts {
-            errors: SideCounts {
-                stable_endpoints: &all,
-                ..side(&counts.errors)
-            },
-            latency: &latency,
-            goals: &goals,
-            canary_rate: rate,
-            canary_endpoints,
-            pairs: counts.pairs(),
-            alone: is_alone,
+        with_second(&counts, (rate, canary_endpoints), is_alone, |second| {
+            self.guard.second(second);
         });
     }
+
+    /// Learns about stable from what this member has counted in a second, while no member gives the canary a share and therefore none
+    /// counts. A guard that holds the rollout because stable fails would otherwise never see that stable has recovered.
+    pub(super) fn learn(&mut self, counts: &StepCounts) {
+        with_second(counts, (0.0, 1), false, |second| self.guard.before(second));
+    }
+}
+
+/// Passes counts on in the form for a guard, with the canary's requests per second and number of endpoints.
+fn with_second(
+    counts: &StepCounts,
+    (canary_rate, canary_endpoints): (f64, usize),
+    alone: bool,
+    pass: impl FnOnce(&SecondCounts<'_>),
+) {
+    let all: Vec<EventTally> = { counts.endpoints.values() }
+        .map(|(requests, events)| EventTally::new(*requests, *events))
+        .collect();
+    let latency: Vec<_> = counts.latency.iter().map(side).collect();
+    let goals: Vec<_> = counts.goals.iter().map(side).collect();
+    pass(&SecondCounts {
+        errors: SideCounts {
+            stable_endpoints: &all,
+            ..side(&counts.errors)
+        },
+        latency: &latency,
+        goals: &goals,
+        canary_rate,
+        canary_endpoints,
+        pairs: counts.pairs(),
+        alone,
+    });
 }
 
 fn side(both: &BothSides) -> SideCounts<'static> {

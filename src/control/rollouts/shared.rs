@@ -212,6 +212,8 @@ impl ServiceRollout {
             guard.take(&side.source, &side.counts);
             if state.share > 0 && !state.has_ended() {
                 guard.second(endpoints, self.in_force.share.0 == Share::WHOLE);
+            } else if state.share == 0 {
+                guard.learn(counts);
             }
         }
     }

@@ -8,8 +8,9 @@ use super::*;
 use crate::config::{self, Spec};
 use crate::control::fleet::Driver;
 use crate::control::rollouts::shared_side::Election;
+use crate::rollout::fleet::evidence::BothSides;
 use crate::rollout::fleet::replica::CONTACT;
-use crate::rollout::guard::GuardKind;
+use crate::rollout::guard::{EventTally, GuardKind, Pairs, SecondCounts, SideCounts};
 use crate::rollout::plan::fingerprint;
 use crate::rollout::state::RolloutState;
 use crate::rollout::store::Evidence;
@@ -66,6 +67,8 @@ struct Fleet {
     spec: Spec,
     store: Store,
     members: Vec<Member>,
+    /// What each member counts in a tick.
+    counts: StepCounts,
     now: Instant,
     random: fastrand::Rng,
 }
@@ -88,6 +91,7 @@ impl Fleet {
             spec: spec("\"10% for 5s\", \"50% for 5s\", \"100% for 5s\""),
             store: Store::default(),
             members: (0..MEMBERS).map(member).collect(),
+            counts: StepCounts::default(),
             now,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -189,7 +193,7 @@ impl Fleet {
         if rollout.needs_guard() {
             rollout.take_guard(None);
         }
-        rollout.count(&StepCounts::default(), 1);
+        rollout.count(&self.counts, 1);
         rollout.retry();
         let around = Surroundings {
             gate_open: true,
@@ -372,7 +376,7 @@ fn a_fleet_walks_its_plan_together() {
 }
 
 #[test]
-fn the_clock_of_a_step_stands_while_the_driver_is_cut_off() {
+fn the_clock_of_a_step_stands_without_the_store() {
     let mut fleet = Fleet::new(1);
     fleet.spec = spec("\"10% for 10m\"");
     fleet.start(0);
@@ -391,7 +395,47 @@ fn the_clock_of_a_step_stands_while_the_driver_is_cut_off() {
     let lost = run(&mut fleet, CONTACT_AND_DELAY.as_secs());
     assert_eq!(run(&mut fleet, 60), lost);
     fleet.members[0].is_cut_off = false;
-    assert!(run(&mut fleet, 30) > lost + 20_000);
+    let found = run(&mut fleet, 30);
+    assert!(found > lost + 20_000, "{found}");
+    // One that was stopped doesn't know yet that nothing can be written.
+    (fleet.members[0].is_stopped, fleet.members[0].is_cut_off) = (true, true);
+    assert_eq!(run(&mut fleet, CONTACT_AND_DELAY.as_secs()), found);
+    fleet.members[0].is_stopped = false;
+    assert_eq!(run(&mut fleet, 60), found);
+}
+
+#[test]
+fn a_rollout_that_waits_because_stable_fails_begins_once_stable_has_recovered() {
+    let stable = |failures| EventTally::new(100, failures);
+    let counts = |failures| StepCounts {
+        errors: BothSides::new(EventTally::default(), stable(failures)),
+        ..StepCounts::default()
+    };
+    let mut fleet = Fleet::new(1);
+    fleet.counts = counts(20);
+    fleet.start(0);
+    // The fleet's guard begins with what the member's own has learnt before.
+    let rollout = fleet.members[0].rollout.as_mut().unwrap();
+    for _ in 0..60 {
+        rollout.guard.before(&SecondCounts {
+            errors: SideCounts {
+                canary: EventTally::default(),
+                stable: stable(20),
+                stable_endpoints: &[],
+            },
+            latency: &[],
+            goals: &[],
+            canary_rate: 0.0,
+            canary_endpoints: 1,
+            pairs: Pairs::default(),
+            alone: false,
+        });
+    }
+    (0..60).for_each(|_| fleet.tick());
+    assert_eq!(fleet.state().phase, RolloutPhase::Waiting);
+    fleet.counts = counts(0);
+    (0..200).for_each(|_| fleet.tick());
+    assert!(fleet.state().step > 0, "{:?}", fleet.state());
 }
 
 #[test]
