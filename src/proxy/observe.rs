@@ -41,7 +41,7 @@ const HEDGED: Failure = Failure {
     reason: Reason::Hedged,
 };
 
-/// A request in flight and its record. Dropping it counts and logs the request.
+/// A request in flight and its record. Dropping it counts and logs the request, unless it was parked.
 ///
 /// It exists from the moment when a head has been read or rejected. The data path fills in `record`; what follows from the facts
 /// there, such as verdicts and metrics, is computed here and nowhere else.

@@ -64,8 +64,8 @@ pub struct Times {
 
 /// Everything known about one request when it ends.
 ///
-/// It is put together once for each request, and borrows from the request's head and its snapshot, so it can't outlive them: the
-/// counters, the access log, its followers and the spans copy what they need at once, on the worker.
+/// It borrows from the request's head and its snapshot, so it can't outlive them: the counters, the access log, its followers and
+/// the spans copy what they need at once, on the worker.
 #[derive(Debug)]
 pub struct RequestRecord<'a> {
     /// ID of the request: `x-request-id`.
