@@ -27,13 +27,13 @@ const RATE: u32 = 45;
 /// Share of the answers that fail, of both versions, in turn by service. A guard holds a rollout whose stable version fails more than
 /// its absolute limit allows, so that services with more failures have a higher one.
 const FAILING: [(f64, &str); 2] = [
-    (0.004, ""),
+    (0.002, ""),
     (0.03, "guard.errors = [\"6%\", \"+0.5%\", \"x1.5\"]\n"),
 ];
 /// Of a canary that is worse.
 const WORSE: f64 = 0.5;
 /// Longest time until all rollouts of a round have ended.
-const ROUND: Duration = Duration::from_secs(90);
+const ROUND: Duration = Duration::from_secs(150);
 /// The plan: the guard is the default one but for the requests that a step needs, which at these rates would take minutes.
 const PLAN: &str =
     "steps = [\"10% for 10s\", \"50% for 20s\", \"100% for 5s\"]\nguard.min_requests = 15\n";
