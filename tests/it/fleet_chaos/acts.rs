@@ -51,6 +51,7 @@ pub type Schedule = BinaryHeap<std::cmp::Reverse<(u64, Act)>>;
 
 pub fn schedule(rng: &mut Rng) -> Schedule {
     let mut schedule = Schedule::new();
+    let mut cut = None;
     let mut add = |at, act| schedule.push(std::cmp::Reverse((at, act)));
     for _ in 0..rng.usize(3..7) {
         let number = rng.usize(0..MEMBERS);
@@ -68,8 +69,21 @@ pub fn schedule(rng: &mut Rng) -> Schedule {
             8 | 9 => Act::CompactEtcd,
             _ => Act::KillAllEtcd,
         };
-        add(rng.u64(0..WINDOW_MS), act);
+        let at = rng.u64(0..WINDOW_MS);
+        if matches!(act, Act::CutOff(_)) {
+            cut = Some(at);
+        }
+        add(at, act);
     }
+    if rng.u8(0..4) == 0 {
+        // In the last step, where the clock isn't stopped by a share that can't be granted.
+        add(rng.u64(9000..WINDOW_MS), Act::CutOff(Target::Leading));
+    }
+    // Often by a member that has just been cut off: others decide meanwhile, and it tells of it afterwards.
+    let when = |rng: &mut Rng| match cut {
+        Some(cut) if rng.u8(0..4) > 0 => cut + rng.u64(200..6000),
+        _ => rng.u64(0..WINDOW_MS),
+    };
     if rng.u8(0..3) == 0 {
         let at = rng.u64(0..WINDOW_MS);
         add(at, Act::BackUpEtcd);
@@ -77,13 +91,13 @@ pub fn schedule(rng: &mut Rng) -> Schedule {
     }
     if rng.bool() {
         let pause = Act::Pause(rng.usize(0..MEMBERS), rng.u8(0..4) > 0);
-        add(rng.u64(0..WINDOW_MS), pause);
+        add(when(rng), pause);
     }
     match rng.u8(0..4) {
-        0 | 1 => add(
-            rng.u64(0..WINDOW_MS),
-            Act::Abort(rng.usize(0..MEMBERS), rng.bool()),
-        ),
+        0 | 1 => {
+            let abort = Act::Abort(rng.usize(0..MEMBERS), rng.u8(0..4) > 0);
+            add(when(rng), abort);
+        }
         2 => add(rng.u64(0..WINDOW_MS), Act::Spoil),
         _ => {}
     }

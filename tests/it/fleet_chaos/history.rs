@@ -66,9 +66,14 @@ fn wrong(before: &Value, after: &Value) -> Option<&'static str> {
     if epoch.is_gt() {
         return None;
     }
-    let has_ended = matches!(old["phase"].as_str(), Some("aborted" | "rolled-back"));
-    if has_ended && old["phase"] != new["phase"] {
+    let has_ended =
+        |state: &Value| matches!(state["phase"].as_str(), Some("aborted" | "rolled-back"));
+    if has_ended(old) && old["phase"] != new["phase"] {
         return Some("an end is lost");
+    }
+    if has_ended(new) {
+        // By a member that knew only an earlier step, which it remembers.
+        return None;
     }
     match rises("step") {
         std::cmp::Ordering::Less => Some("the step falls"),

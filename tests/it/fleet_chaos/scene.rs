@@ -130,8 +130,11 @@ impl Scene {
             act,
             Act::Reconnect(_) | Act::RestartEtcd(_) | Act::RestartAllEtcd | Act::RestoreEtcd
         ) {
-            for member in &watched.members {
-                *member.silent.lock().expect("a time") = None;
+            for (at, member) in watched.members.iter().enumerate() {
+                // Not for a member that stays cut off.
+                if !self.is_cut[at] || act == Act::Reconnect(at) {
+                    *member.silent.lock().expect("a time") = None;
+                }
             }
         }
         let end = self.carry_out(act, rng, watched);
@@ -170,7 +173,7 @@ impl Scene {
                 self.relays[at].cut(true);
                 self.is_cut[at] = true;
                 // Beyond the end of a lease, another member drives.
-                Some((rng.u64(1000..20_000), Act::Reconnect(at)))
+                Some((rng.u64(1000..25_000), Act::Reconnect(at)))
             }
             Act::KillEtcd(target) => {
                 let at = self.member_of_etcd(target)?;
