@@ -142,12 +142,12 @@ impl FramedStream {
     /// the peer drop bytes that it has not read yet, such as GOAWAY or the last response (RFC 9112 §9.6 describes the same).
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_shutdown(cx))?;
-        let mut rest = [0; 4096];
         while self.discarded < DISCARD_MAX {
-            match ready!(self.stream.poll_read_into(cx, &mut rest)) {
+            match ready!(self.poll_read(cx)) {
                 Ok(n) if n > 0 => self.discarded += n,
                 _ => break,
             }
+            self.receive(<[u8]>::len);
         }
         Poll::Ready(Ok(()))
     }
@@ -156,5 +156,34 @@ impl FramedStream {
 impl Drop for FramedStream {
     fn drop(&mut self) {
         self.detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::net::fixtures::tcp_pair;
+
+    #[tokio::test]
+    async fn a_connection_that_closes_hears_at_once_that_its_peer_has_closed_too() {
+        let (near, mut far) = tcp_pair().await;
+        let mut framed = FramedStream::new(Stream::Tcp(near), Buffers::new(), Buffer::default());
+        let closing = poll_fn(|cx| framed.poll_close(cx));
+        let peer = async {
+            // Bytes that nobody asked for, and the end after a pause in which the closing side waits.
+            far.write_all(&[7; 100_000]).await.expect("sent");
+            tokio::task::yield_now().await;
+            far.shutdown().await.expect("its end");
+        };
+        let both = async { tokio::join!(closing, peer).0 };
+        let closed = timeout(Duration::from_secs(5), both).await;
+        assert!(matches!(closed, Ok(Ok(()))), "{closed:?}");
+        assert_eq!(framed.discarded, 100_000);
     }
 }

@@ -5,6 +5,8 @@ pub(crate) mod budget;
 pub(crate) mod buffer;
 pub(crate) mod clock;
 pub(crate) mod date;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod framed;
 pub(crate) mod keepalive;
 mod listener_id;

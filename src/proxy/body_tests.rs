@@ -1,28 +1,19 @@
 use std::future::poll_fn;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::http1::Framing;
+use crate::net::fixtures::tcp_pair;
 use crate::net::{Buffers, Stream};
 use crate::proxy::h1::{Encoding, H1};
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = tokio::join!(
-        TcpStream::connect(listener.local_addr().unwrap()),
-        listener.accept()
-    );
-    (near.unwrap(), far.unwrap().0)
-}
 
 /// Relays a body with the announced length `told`, of which `sent` bytes arrive, to a reader that
 /// pauses now and then. Returns what the reader got, how the flow ended and how many pipes were used.
 fn moved(told: Option<u64>, sent: usize, reset: bool) -> (Vec<u8>, Result<(), PumpError>, usize) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().unwrap().block_on(async {
-        let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
+        let ((mut origin, near), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
         let buffers = Buffers::new();
         let arrived = &tokio::sync::Notify::new();
         let body: Vec<u8> = (0..sent).map(|i| (i / 7) as u8).collect();

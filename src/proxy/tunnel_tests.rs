@@ -3,21 +3,13 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::*;
+use crate::net::fixtures::tcp_pair;
 use crate::net::{Buffers, ListenerId, Stream, TaskControls};
 use crate::proxy::h1::H1;
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = tokio::join!(
-        TcpStream::connect(listener.local_addr().unwrap()),
-        listener.accept()
-    );
-    (near.unwrap(), far.unwrap().0)
-}
 
 /// A tunnel, its two connections, and the peers at their other ends.
 struct Scene {
@@ -30,7 +22,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let ((client, down), (up, origin)) = (pair().await, pair().await);
+        let ((client, down), (up, origin)) = (tcp_pair().await, tcp_pair().await);
         let small = socket2::SockRef::from(&up);
         small.set_send_buffer_size(8 * 1024).unwrap();
         let buffers = Buffers::new();

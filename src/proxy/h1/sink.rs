@@ -222,20 +222,13 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::http1::Framing;
+    use crate::net::fixtures::tcp_pair;
     use crate::net::{Buffers, Stream};
     use crate::proxy::body::Flow;
     use crate::proxy::wire::PumpError;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("an address");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.expect("connect"), far.expect("accept").0)
-    }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -250,7 +243,7 @@ mod tests {
     /// Sends `sent` bytes into a sink with the announced length `length`. Returns what was received
     /// at the other end, and how the flow ended.
     async fn pump(sent: usize, length: u64, fast: bool) -> (Vec<u8>, Result<(), PumpError>) {
-        let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
+        let ((mut origin, near), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
         let sending = async move {
             let _ = origin.write_all(&vec![b'x'; sent]).await;
         };
