@@ -68,6 +68,10 @@ impl Downstream for Detached {
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Gone> {
         Poll::Pending
     }
+    /// As if it hadn't: the client of the first try doesn't lend its place in the line to a second connection.
+    fn has_completed_a_response(&self) -> bool {
+        false
+    }
     fn body_budget(&self) -> ByteBudget {
         self.0.clone()
     }

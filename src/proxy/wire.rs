@@ -266,9 +266,7 @@ pub trait Downstream: Source + Sink {
         Poll::Pending
     }
     /// Whether this connection has carried a complete response before.
-    fn has_completed_a_response(&self) -> bool {
-        false
-    }
+    fn has_completed_a_response(&self) -> bool;
     /// The budget that buffered request bodies of this connection are charged to.
     fn body_budget(&self) -> ByteBudget;
     /// The budget for responses that are complete upstream and wait for this connection's client.

@@ -197,6 +197,9 @@ impl<D: Downstream> Downstream for MirrorTee<'_, D> {
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.down.poll_taken_back(cx)
     }
+    fn has_completed_a_response(&self) -> bool {
+        self.down.has_completed_a_response()
+    }
     fn body_budget(&self) -> ByteBudget {
         self.down.body_budget()
     }
