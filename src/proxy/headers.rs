@@ -233,7 +233,11 @@ impl<F: Fields> Request<'_, F> {
             }
         }
         if let Some(protocol) = self.upgrade {
-            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            // One line: some applications read only one of several.
+            out.extend_from_slice(match self.te_trailers {
+                true => b"connection: upgrade, te\r\nupgrade: ".as_slice(),
+                false => b"connection: upgrade\r\nupgrade: ",
+            });
             out.extend_from_slice(protocol);
             out.extend_from_slice(b"\r\n");
         }

@@ -76,6 +76,18 @@ fn a_handshake_that_is_not_valid_reaches_no_origin() {
 }
 
 #[test]
+fn an_upgrade_and_te_are_named_in_one_line() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    client.ask("GET / HTTP/1.1\r\nhost: test\r\nconnection: te, upgrade\r\nte: trailers\r\nupgrade: echo\r\n\r\n");
+    let seen = origin.last();
+    assert_eq!(seen.field("connection").as_deref(), Some("upgrade, te"));
+    assert_eq!(seen.field("te").as_deref(), Some("trailers"));
+    assert_eq!(seen.field("upgrade").as_deref(), Some("echo"));
+}
+
+#[test]
 fn a_tunnel_opens_only_where_the_answer_belongs_to_the_key() {
     const UPGRADE: &str = "upgrade: websocket\r\n";
     let valid = format!("{VERSION}{KEY}");
