@@ -238,7 +238,9 @@ fn tables_of_a_restored_backup_are_refused_until_somebody_decides() {
     assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
     answers(&b, "v2");
     etcd.restore(&backup);
+    // Both have seen the older ones: to a member that hasn't, the ones that replace them have a lower revision than those in use, too.
     is_refused(&a);
+    is_refused(&b);
     let forced = init(&etcd, &service(&v1, &v2), dir.path(), &["--force"]);
     assert_eq!(forced.code, 0, "{forced:?}");
     are_used();
