@@ -82,7 +82,7 @@ impl From<EditRefusal> for EditFault {
 
 /// An edit that is in the file, still locked.
 ///
-/// The lock is held until this is dropped. Whoever may have to put the previous text back keeps it until the proxy has adopted or
+/// The lock is held until this is dropped. Code that may have to put the previous text back keeps it until the proxy has adopted or
 /// refused the new one, so that no other edit comes in between.
 #[derive(Debug)]
 pub(crate) struct SavedEdit {

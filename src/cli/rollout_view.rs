@@ -59,7 +59,7 @@ pub(super) fn counted(rollout: &RolloutStatus) -> Option<String> {
     })
 }
 
-/// The ratio by which the canary fails more often, with its interval.
+/// How many times as often the canary fails as stable, with the interval.
 pub(super) fn ratio(rollout: &RolloutStatus) -> Option<String> {
     let ratio = rollout.ratio?;
     let others = match rollout.flag {

@@ -10,7 +10,7 @@ pub(super) use super::problem::{Problem, Severity, TextSpan};
 
 /// All problems that were found in a text.
 ///
-/// Reading goes on after an error, with a default in place of what is wrong, so that one run reports everything. Whoever adds a
+/// Reading goes on after an error, with a default in place of what is wrong, so that one run reports everything. Code that adds a
 /// problem must expect that the cause is an earlier one; `broken` and `forgotten` suppress those that would only follow from it.
 #[derive(Debug, Default)]
 pub(super) struct Problems {

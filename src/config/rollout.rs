@@ -23,7 +23,7 @@ pub enum RolloutSubject {
 pub struct RolloutSpec {
     /// Steps in order, linear ones written out. Never empty; shares never fall.
     pub steps: Vec<RolloutStep>,
-    /// The limits by which the canary is judged.
+    /// Limits that the canary has to keep.
     pub guard: GuardSpec,
     /// Requests that the version must answer before the first user reaches it. Default empty.
     pub smoke: Vec<SmokeCheck>,
@@ -55,7 +55,7 @@ pub enum StepHold {
     Approval,
 }
 
-/// The limits by which a rollout is judged: `[service.NAME.rollout.guard]`.
+/// Limits that the canary of a rollout has to keep: `[service.NAME.rollout.guard]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardSpec {
     /// Limits of the error rate; all are weighed together. Default 1 %, +0.5 % and x1.5. Empty: errors aren't judged.

@@ -46,7 +46,7 @@ pub struct VersionLoad {
     pub slowest: Slowest,
     /// See [`Self::hedge_delay`], in microseconds; 0 = unknown.
     hedge_us: AtomicU64,
-    /// The settings by which connections are opened.
+    /// Settings for opening connections.
     pub(crate) transport: TransportCell,
 }
 

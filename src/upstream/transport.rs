@@ -1,4 +1,4 @@
-//! The settings by which connections to the endpoints of a version are opened, beyond their addresses: TLS, and the header of the
+//! Settings for opening connections to the endpoints of a version, beyond their addresses: TLS, and the header of the
 //! PROXY protocol.
 //!
 //! The [`Transport`] of a version may change at any time: with its configuration, and when files are renewed. Each has a
@@ -34,7 +34,7 @@ impl TransportId {
     }
 }
 
-/// The settings by which connections are opened.
+/// Settings for opening connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transport {
     /// Number that identifies the transport in this process.

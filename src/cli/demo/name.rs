@@ -1,4 +1,4 @@
-//! The word by which the user calls this program, so that printed commands work when they are pasted into a shell.
+//! The command with which the user started this program, so that printed commands work when they are pasted into a shell.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ pub(in crate::cli) struct Edit {
     mark: EditMark,
 }
 
-/// The mark by which an edit is recognised.
+/// Identifies an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum EditMark {
     /// The text.

@@ -196,7 +196,7 @@ fn select(model: &mut WatchModel, by: isize) {
     }
 }
 
-/// The distance by which a key moves a selection; `isize::MAX` to the end.
+/// Number of lines that a key moves a selection; `isize::MAX` to the end.
 fn distance(key: TerminalKey) -> Option<isize> {
     Some(match key {
         TerminalKey::Up | TerminalKey::Char('k') => -1,

@@ -17,7 +17,7 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 /// A member's connection to the shared rollouts of its fleet. Dropping it ends its tasks.
 ///
 /// Owned by the rollouts. Calls return at once, and what they find out is reported; calls of the same kind may overtake each other,
-/// so whoever takes a report compares revisions. Documents are changed by compare-and-swap only.
+/// so the receiver of a report compares revisions. Documents are changed by compare-and-swap only.
 #[derive(Debug)]
 pub(in crate::control) struct FleetStore {
     pub fleet: String,

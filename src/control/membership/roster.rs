@@ -15,7 +15,7 @@ use crate::control::etcd::{Connection, Entry, Etcd, Listing, WatchEvent, WatchNe
 /// Follows the members of one fleet.
 ///
 /// It only reports: to the view, from which the status and `limit_members` are taken, and to the presence, which writes a missing
-/// key anew. While etcd doesn't answer, the members in the view stay as they were.
+/// key again. While etcd doesn't answer, the members in the view stay as they were.
 pub(super) struct Roster {
     pub fleet: String,
     pub member: String,

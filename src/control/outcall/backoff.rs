@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) struct Backoff {
     /// The pause after the first failure.
     pub first: Duration,
-    /// Factor by which each pause is longer than the one before.
+    /// Each pause as a multiple of the one before.
     pub factor: u32,
     /// The longest pause.
     pub most: Duration,

@@ -289,7 +289,7 @@ impl Rollouts {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let snapshot = publisher.live().current();
-        // Each rollout is looked up anew after every step, because carrying out an effect borrows all of them.
+        // Each rollout is looked up again after every step, because carrying out an effect borrows all of them.
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             let Some((spec, service)) = calls::find(&snapshot, &name) else {

@@ -1,4 +1,4 @@
-//! The age of the tables in use, by which a member notices that etcd has older ones.
+//! The age of the tables in use. It tells a member whether etcd has older ones.
 //!
 //! After a backup was restored, etcd has the tables of that time, under a lower revision than the member has seen. They are not
 //! adopted, because no operator has decided to go back, and the members would change silently. Later revisions are adopted, because

@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::record::{Chosen, FlagState, Times, TryRecord};
 use crate::telemetry::trace::request::RequestTrace;
 
-/// A record without what it borrows. Whoever has one has to publish it by [`Self::resume`].
+/// A record without what it borrows. Its owner has to publish it with [`Self::resume`].
 #[derive(Debug)]
 pub(crate) struct ParkedRecord {
     service: ServiceIx,
