@@ -246,3 +246,19 @@ impl RolloutState {
         state
     }
 }
+
+#[cfg(test)]
+impl RolloutState {
+    /// The state of `v2` in the first step of a plan with this fingerprint, with 1 % of the traffic.
+    pub(crate) fn in_first_step(plan: String) -> Self {
+        Self {
+            plan,
+            name: "v2".to_owned(),
+            phase: RolloutPhase::Step,
+            step: 1,
+            share: 10_000,
+            epoch: 1,
+            ..Self::default()
+        }
+    }
+}

@@ -22,7 +22,7 @@ use crate::control::fleet::{FleetNews, FleetStore, Found, Written};
 use crate::rollout::fleet::document::FleetDocument;
 use crate::rollout::fleet::evidence::{BothSides, StepCounts, cadence};
 use crate::rollout::guard::EventTally;
-use crate::rollout::state::{RolloutPhase, RolloutState};
+use crate::rollout::state::RolloutState;
 use crate::snapshot::Keys;
 
 const STEPS: usize = 300;
@@ -132,14 +132,8 @@ fn cpu(pid: u32) -> Duration {
 /// Writes a state as the driver does. Returns its revision.
 async fn write(driver: &mut FleetStore, revision: i64, held_ms: u64) -> i64 {
     let state = RolloutState {
-        plan: "8f0e4c1d2b3a4950".to_owned(),
-        name: "v2".to_owned(),
-        phase: RolloutPhase::Step,
-        step: 1,
-        share: 10_000,
-        epoch: 1,
         held_ms,
-        ..RolloutState::default()
+        ..RolloutState::in_first_step("8f0e4c1d2b3a4950".to_owned())
     };
     let document = FleetDocument::new(("driver", 1), "driver", &[], Vec::new(), state);
     driver.write("app", revision, document);

@@ -36,15 +36,7 @@ fn in_first_step() -> ServiceRollout {
     let mut rollout = rollout();
     adopt(&mut rollout, &spec("rollout", "1.1.0"));
     let print = rollout.state().unwrap().plan.clone();
-    let state = RolloutState {
-        plan: print,
-        name: "v2".to_owned(),
-        phase: RolloutPhase::Step,
-        step: 1,
-        share: 10_000,
-        epoch: 1,
-        ..RolloutState::default()
-    };
+    let state = RolloutState::in_first_step(print);
     rollout.reload(Stored { revision: 3, state });
     adopt(&mut rollout, &spec("rollout", "1.1.0"));
     rollout.enforce(None, Instant::now());

@@ -4,15 +4,7 @@ use super::*;
 
 /// The shared state in the first step of the fleet's plan.
 fn first_step(fleet: &Fleet) -> RolloutState {
-    RolloutState {
-        plan: fingerprint(&fleet.spec.services[0]).unwrap(),
-        name: "v2".to_owned(),
-        phase: RolloutPhase::Step,
-        step: 1,
-        share: 10_000,
-        epoch: 1,
-        ..RolloutState::default()
-    }
+    RolloutState::in_first_step(fingerprint(&fleet.spec.services[0]).unwrap())
 }
 
 #[test]
