@@ -278,9 +278,10 @@ impl Driver {
         } else if (expired || shared.control.is_closing()) && !shared.closing.replace(true) {
             // Sends GOAWAY with the highest stream id and a PING, and the real last stream id once the PING is acknowledged, so
             // that requests already on their way are served (RFC 9113 §6.8).
+            let is_idle = shared.open.get() == 0 && shared.undelivered() == 0;
             shared.connection.core().shut_down();
             // With streams open or responses unread, `enter_idle` arms the deadline when those are done.
-            if shared.open.get() == 0 && shared.undelivered() == 0 {
+            if is_idle {
                 shared.arm(LINGER);
             }
         }
