@@ -146,6 +146,16 @@ fn errors_of_the_connection_end_it_with_their_code() {
         ("an even stream", get(2), Code::PROTOCOL_ERROR),
         ("stream 0", get(0), Code::PROTOCOL_ERROR),
         (
+            "a stream below others",
+            [get(5), get(3)].concat(),
+            Code::PROTOCOL_ERROR,
+        ),
+        (
+            "a head on a stream that the client has reset",
+            [get(1), frame(kind::RST_STREAM, 0, 1, &[0; 4]), get(1)].concat(),
+            Code::STREAM_CLOSED,
+        ),
+        (
             "a ping inside a header block",
             [head(0), frame(kind::PING, 0, 0, &[0; 8])].concat(),
             Code::PROTOCOL_ERROR,

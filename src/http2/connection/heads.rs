@@ -49,7 +49,7 @@ impl Core {
             None => {
                 if let Some(head) = self.decode(bytes, HeadKind::Trailers, self.config.trailers) {
                     self.recycle(head);
-                    self.frame_after_end(id);
+                    self.head_after_end(id);
                 }
             }
         }
@@ -74,6 +74,7 @@ impl Core {
 
     fn request(&mut self, block: OpenBlock, bytes: &[u8]) {
         let id = block.stream;
+        self.closed.opened(self.newest, id);
         self.newest = id;
         let kind = HeadKind::Request {
             extended_connect: self.config.extended_connect,

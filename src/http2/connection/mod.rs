@@ -8,6 +8,7 @@
 //! What RFC 9113 calls a stream error resets that stream only; other errors end the connection with GOAWAY.
 
 mod budget;
+mod closed;
 #[cfg(test)]
 mod error_tests;
 #[cfg(fuzzing)]
@@ -38,6 +39,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use self::budget::FloodBudget;
+use self::closed::ClosedStreams;
 use self::receive::{DataPayload, OpenBlock};
 use self::stream::Stream;
 use super::frame::{self, PREFACE, setting};
@@ -53,8 +55,6 @@ pub(crate) use self::stream::StreamError;
 
 /// Window of a connection and initial window of its streams before any SETTINGS (RFC 9113 §6.9.2).
 const DEFAULT_WINDOW: u32 = 65_535;
-/// Streams that were reset by us and are remembered: the peer may have sent frames for them before it knew.
-const RESETS_REMEMBERED: usize = 512;
 /// Unused head blocks that are kept for later streams, and the most bytes of each.
 const SPARE_HEADS: usize = 64;
 const SPARE_HEAD_BYTES: usize = 4 * 1024;
@@ -159,7 +159,7 @@ pub(crate) struct Core {
     malformed: VecDeque<(Box<HeadBlock>, Reject)>,
     /// Streams that the protocol counts as open.
     open: usize,
-    resets: VecDeque<u32>,
+    closed: ClosedStreams,
     #[expect(clippy::vec_box, reason = "each is handed out in its box")]
     spare_heads: Vec<Box<HeadBlock>>,
     /// Number of live [`Sender`]s of a client.
@@ -225,7 +225,7 @@ impl Core {
             unaccepted: VecDeque::new(),
             malformed: VecDeque::new(),
             open: 0,
-            resets: VecDeque::new(),
+            closed: ClosedStreams::default(),
             spare_heads: Vec::new(),
             senders: 0,
             ending: Ending::No,
@@ -353,10 +353,7 @@ impl Core {
                 self.budget.provoked(id);
             }
         }
-        if self.resets.len() == RESETS_REMEMBERED {
-            self.resets.pop_front();
-        }
-        self.resets.push_back(id);
+        self.closed.add_reset(id);
         frame::put_reset(&mut self.out, id, code);
         self.notify();
     }
@@ -382,7 +379,7 @@ impl Core {
             self.blocked = VecDeque::new();
             self.spare_heads = Vec::new();
             self.malformed = VecDeque::new();
-            self.resets.shrink_to_fit();
+            self.closed.shrink();
         }
     }
 

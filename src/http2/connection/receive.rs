@@ -208,7 +208,7 @@ impl Core {
             if self.is_idle(id) {
                 self.fail(ErrorCode::PROTOCOL_ERROR);
             } else {
-                self.frame_after_end(id);
+                self.data_after_end(id);
             }
             return None;
         };
@@ -236,12 +236,28 @@ impl Core {
         Some(key)
     }
 
-    /// DATA or HEADERS on a closed stream. What was sent before the peer knew of our reset is ignored.
-    pub(super) fn frame_after_end(&mut self, id: u32) {
-        let is_refused = matches!(self.ending, Ending::Final(last) if id > last);
-        if !is_refused && !self.resets.contains(&id) {
+    /// DATA on a closed stream.
+    fn data_after_end(&mut self, id: u32) {
+        if !self.may_have_crossed(id) {
             self.put_reset(id, ErrorCode::STREAM_CLOSED);
         }
+    }
+
+    /// HEADERS on a closed stream. A client that goes on with a stream that it has ended, or opens one below others, has lost track
+    /// of the connection, which ends. An endpoint is only told that nobody reads the stream.
+    pub(super) fn head_after_end(&mut self, id: u32) {
+        if self.may_have_crossed(id) {
+            return;
+        }
+        match self.role {
+            Role::Server => self.fail(self.closed.error_of_head(id)),
+            Role::Client => self.put_reset(id, ErrorCode::STREAM_CLOSED),
+        }
+    }
+
+    /// Whether the peer may have sent a frame for this closed stream before it knew of our reset or GOAWAY.
+    fn may_have_crossed(&self, id: u32) -> bool {
+        matches!(self.ending, Ending::Final(last) if id > last) || self.closed.was_reset(id)
     }
 
     /// Content of the current DATA frame; returns how much of `bytes` belongs to it.
