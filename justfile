@@ -144,6 +144,10 @@ kubernetes:
 prometheus:
     tests/peers/prometheus.sh
 
+# The conformance suite h2spec for HTTP/2, which `go install` installs if it is missing.
+h2spec:
+    tests/peers/h2spec.sh
+
 # PROXY protocol headers of a real HAProxy, which apt installs if it is missing.
 haproxy:
     tests/peers/haproxy.sh

@@ -47,6 +47,7 @@ mod h2_trailers;
 mod h2_uploads;
 mod h2_websocket;
 mod h2_windowless;
+mod h2spec;
 mod handover;
 mod harness;
 mod health;
