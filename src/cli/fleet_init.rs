@@ -22,7 +22,7 @@ pub(super) async fn init(file: &Path, force: bool) -> CommandResult {
     })?;
     let found = tables(file, &fleet)?;
     let by = author("fleet init");
-    let written = write(&fleet, found.taken, by, force).await;
+    let written = write(file, &fleet, found.taken, by, force).await;
     let written = written.map_err(|error| match error {
         InitError::Exists(by) => {
             let by = if by.is_empty() {

@@ -20,7 +20,7 @@ impl Control {
     /// Takes news about the fleet's tables.
     pub(super) async fn on_shared_config(&mut self, news: ConfigNews) {
         match news {
-            ConfigNews::Found(revision, Ok(document)) if self.is_older(revision, &document) => {
+            ConfigNews::Found(revision, Ok(document)) if self.keeps_newer(revision, &document) => {
                 self.store_age().await;
             }
             ConfigNews::Found(revision, Ok(document)) => {
@@ -31,15 +31,13 @@ impl Control {
             }
             ConfigNews::Found(revision, Err(why)) => {
                 if let Some(following) = &mut self.shared.following {
-                    following.revision = revision;
+                    following.record_seen(revision, None);
                     following.refuse(None, why);
                 }
             }
             ConfigNews::Absent => {
                 if let Some(following) = &mut self.shared.following {
-                    following.revision = 0;
-                    following.age.found_none();
-                    following.warn_of_absence();
+                    following.record_absence();
                 }
                 self.store_age().await;
             }
@@ -61,16 +59,13 @@ impl Control {
         self.shared.show();
     }
 
-    /// Whether tables that were found are older than those in use.
-    fn is_older(&mut self, revision: Revision, document: &SharedDocument) -> bool {
+    /// Whether tables that were found are older than those in use, which are kept.
+    fn keeps_newer(&mut self, revision: Revision, document: &SharedDocument) -> bool {
         let following = self.shared.following.as_mut();
         following.is_some_and(|following| {
-            let is_older = following.is_older(revision, document);
-            if is_older {
-                // An edit is a change of these tables.
-                following.revision = revision;
-            }
-            is_older
+            // An edit is a change of these tables.
+            following.record_seen(revision, Some(document));
+            following.keeps_newer(revision, document)
         })
     }
 
@@ -119,7 +114,7 @@ impl Control {
                 ShareRefused::Failed("etcd doesn't answer".to_owned())
             }
             Some(following) => {
-                return following.write(SharedDocument { text: after, by }, answer);
+                return following.write(after, by, answer);
             }
         };
         // Fails if the client has disconnected, which doesn't matter here.
@@ -151,11 +146,11 @@ impl Control {
         let Some(following) = &mut self.shared.following else {
             return Ok(running);
         };
-        following.revision = revision;
+        following.record_seen(revision, Some(&document));
         if following.tables.as_ref() == Some(&document.text) {
             (following.refused, following.error) = (None, None);
             following.by = Some(document.by);
-            following.age.adopted(revision);
+            following.age.adopted(revision, document.timeline);
             self.store_age().await;
             return Ok(running);
         }
@@ -169,7 +164,7 @@ impl Control {
                 if let Some(following) = &mut self.shared.following {
                     (following.refused, following.error) = (None, None);
                     (following.tables, following.by) = (Some(document.text), Some(document.by));
-                    following.age.adopted(revision);
+                    following.age.adopted(revision, document.timeline);
                 }
                 self.store_age().await;
                 Ok(generation)

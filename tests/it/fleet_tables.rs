@@ -231,22 +231,41 @@ fn tables_of_a_restored_backup_are_refused_until_somebody_decides() {
     // An edit is one of the tables in use, and is later than the backup, although its revision is lower than that before.
     let shifted = b.local(&["shift", "app", "v1"]);
     assert_eq!(shifted.code, 0, "{shifted:?}");
-    let are_used = || {
-        for proxy in [&a, &b] {
+    let are_used = |members: [&Proxy; 2]| {
+        for proxy in members {
             answers(proxy, "v1");
             has_no_error(proxy);
         }
     };
-    are_used();
+    are_used([&a, &b]);
 
-    // `fleet init --force` decides for the older ones, if that is what was meant.
+    // `fleet init --force` decides for the older ones, if that is what was meant. The revisions of the later backup are higher.
+    (0..12).for_each(|_| drop(etcd.ctl(&["put", "/other", "x"])));
     assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
     answers(&b, "v2");
+    let later = dir.path().join("later");
+    std::fs::copy(&backup, &later).expect("a copy");
+    let (backup, later) = (later, etcd.back_up());
+    // A member that is away takes the decision when it is back, although the revision is lower than the one that it remembers.
+    a.signal(Signal::TERM);
+    a.ended();
     etcd.restore(&backup);
-    // Both have seen the older ones: to a member that hasn't, the ones that replace them have a lower revision than those in use, too.
-    is_refused(&a);
     is_refused(&b);
     let forced = init(&etcd, &service(&v1, &v2), dir.path(), &["--force"]);
     assert_eq!(forced.code, 0, "{forced:?}");
-    are_used();
+    answers(&b, "v1");
+    let revision = config(&b)["revision"].as_i64();
+    a.restart();
+    until("it is ready", || a.is_ready().then_some(()));
+    are_used([&a, &b]);
+
+    // A backup of before the decision is older, although its revision is higher.
+    etcd.restore(&later);
+    for proxy in [&a, &b] {
+        until("the older tables are refused", || {
+            config(proxy)["error"].is_string().then_some(())
+        });
+        assert!(config(proxy)["revision"].as_i64() > revision);
+        assert_eq!(proxy.get("/").body, b"v1");
+    }
 }

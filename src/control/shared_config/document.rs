@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::timeline::Timeline;
 use crate::config::shared::is_tables;
 use crate::control::etcd::MAX_VALUE;
 
@@ -16,6 +17,10 @@ pub(in crate::control) struct SharedDocument {
     pub text: String,
     /// The author of the tables: `alice@build-7 (shift)`.
     pub by: String,
+    /// The timeline of the tables; `None` if they were written by hand, or by a program that doesn't know timelines. Those ignore
+    /// it, and leave it out of their edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
 }
 
 impl SharedDocument {
@@ -55,6 +60,8 @@ impl SharedDocument {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -62,6 +69,7 @@ mod tests {
         let document = SharedDocument {
             text: "[service.shop]\n".to_owned(),
             by: "alice@build-7 (shift)".to_owned(),
+            timeline: Some(Timeline::begin(None, SystemTime::UNIX_EPOCH)),
         };
         let value = document.to_value().expect("it is small");
         assert_eq!(SharedDocument::read(&value), Ok(document));
@@ -70,6 +78,7 @@ mod tests {
         for hostile in [
             &b"[service.shop]"[..],
             br#"{"text":1,"by":""}"#,
+            br#"{"text":"","by":"","timeline":"x"}"#,
             br#"{"text":"a = 1\u001cother.toml\nb = 2","by":""}"#,
             b"\xff",
         ] {
@@ -81,10 +90,36 @@ mod tests {
     }
 
     #[test]
+    fn programs_with_and_without_timelines_read_each_other() {
+        // As programs without timelines have it.
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Older {
+            text: String,
+            by: String,
+        }
+        // Written by a program without timelines (commit b7c592b).
+        let recorded = include_str!("../../../tests/fleet_values/config.json");
+        let recorded = recorded.trim_end().as_bytes();
+        let mut document = SharedDocument::read(recorded).expect("it can be read");
+        assert!(document.text.starts_with("[service.app]") && document.by.ends_with("(shift)"));
+        assert_eq!(document.timeline, None);
+        assert_eq!(document.to_value().expect("small"), recorded, "unchanged");
+        document.timeline = Some(Timeline::begin(None, SystemTime::now()));
+        let value = document.to_value().expect("small");
+        assert_ne!(value, recorded);
+        let older = serde_json::from_slice::<Older>(&value).expect("it can be read");
+        assert_eq!((&older.text, &older.by), (&document.text, &document.by));
+        let edited = serde_json::to_vec(&older).expect("written");
+        let read = SharedDocument::read(&edited).expect("it can be read");
+        assert_eq!(read.timeline, None);
+    }
+
+    #[test]
     fn what_members_would_not_read_is_not_written() {
         let of_size = |lines: usize| SharedDocument {
             text: "# a comment\n".repeat(lines),
             by: String::new(),
+            timeline: None,
         };
         // A line break takes two bytes in JSON, and the names of the fields some more.
         let most = (MAX_VALUE - r#"{"text":"","by":""}"#.len()) / 13;

@@ -1,6 +1,11 @@
 //! Writes the tables of a fleet for the first time: `cutover fleet init`.
 
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::age::TablesAge;
 use super::document::SharedDocument;
+use super::timeline::Timeline;
 use crate::config::fleet::FleetSpec;
 use crate::control::etcd::{CasOutcome, Etcd, EtcdError};
 
@@ -32,16 +37,18 @@ impl From<EtcdError> for InitError {
 
 /// Writes the tables of a fleet. Must run on a local runtime. `replaces`: overwrites existing tables.
 ///
+/// They begin a [timeline](Timeline), so that members take them although etcd may have been restored. The file at `main` may be that
+/// of a member, whose state directory names a later timeline than etcd does.
+///
 /// # Errors
 /// See [`InitError`].
 pub(crate) async fn init(
+    main: &Path,
     fleet: &FleetSpec,
     tables: String,
     by: String,
     replaces: bool,
 ) -> Result<Initialised, InitError> {
-    let value = SharedDocument { text: tables, by }.to_value();
-    let value = value.map_err(InitError::TooLarge)?;
     let etcd = Etcd::new(fleet);
     let key = fleet.config_key();
     let known = etcd.get(&key).await?;
@@ -52,6 +59,18 @@ pub(crate) async fn init(
         let by = author(&entry.value).unwrap_or_default();
         return Err(InitError::Exists(by));
     }
+    let replaced = known.as_ref().and_then(|entry| {
+        let document = SharedDocument::read(&entry.value).ok()?;
+        document.timeline
+    });
+    // A command may block.
+    let remembered = TablesAge::read(main, fleet).timeline();
+    let document = SharedDocument {
+        text: tables,
+        by,
+        timeline: Some(Timeline::begin(replaced.max(remembered), SystemTime::now())),
+    };
+    let value = document.to_value().map_err(InitError::TooLarge)?;
     let expected = known.map(|entry| entry.mod_revision);
     match etcd.cas(&key, expected, value, None).await? {
         CasOutcome::Done(revision) => Ok(Initialised { key, revision }),

@@ -3,17 +3,18 @@
 //! Their text is stored in etcd under one key, `config`. A member follows the key, checks each new text together with its own file,
 //! keeps it in its state directory ([`copy`]) and reloads, which reads the copy [like an included file](crate::config::shared). A
 //! text that isn't valid is ignored: the last valid one stays in use, and the file's next change tries it again. A text that is
-//! [older](age) than the one in use is ignored too. Edits are a compare-and-swap of the key, by any member. `shared_adoption` has
-//! the steps of the control thread.
+//! [older](age) than the one in use, as after a restored backup of etcd, is ignored too. Edits are a compare-and-swap of the key, by
+//! any member. `shared_adoption` has the steps of the control thread.
 
 mod age;
 pub(super) mod copy;
 mod document;
 mod initial;
+mod timeline;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
@@ -26,6 +27,7 @@ use crate::config::fleet::FleetSpec;
 use age::TablesAge;
 pub(super) use document::SharedDocument;
 pub(crate) use initial::{InitError, init};
+use timeline::Timeline;
 
 /// The fleet's tables, as this member follows them.
 #[derive(Debug)]
@@ -43,7 +45,9 @@ pub(super) struct Following {
     fleet: FleetSpec,
     pub(super) etcd: Etcd,
     /// The newest revision that was seen; 0 before the first, and while the key is absent.
-    pub(super) revision: Revision,
+    revision: Revision,
+    /// The timeline of the tables with that revision, if they have one.
+    timeline: Option<Timeline>,
     /// The tables in use.
     pub(super) tables: Option<String>,
     /// The author of these tables, if known.
@@ -134,14 +138,14 @@ impl SharedConfig {
         };
         match news {
             ConfigNews::Found(revision, Ok(document)) => {
-                following.revision = revision;
+                following.record_seen(revision, Some(&document));
                 let age = following.age.clone();
-                if !following.is_older(revision, &document) {
+                if !following.keeps_newer(revision, &document) {
                     // No traffic is served yet that this could delay.
                     match copy::replace_by(main, &document.text, true) {
                         Ok(_) => {
                             following.by = Some(document.by);
-                            following.age.adopted(revision);
+                            following.age.adopted(revision, document.timeline);
                         }
                         Err(why) => following.refuse(Some((revision, document)), why),
                     }
@@ -151,13 +155,10 @@ impl SharedConfig {
                 }
             }
             ConfigNews::Found(revision, Err(why)) => {
-                following.revision = revision;
+                following.record_seen(revision, None);
                 following.refuse(None, why);
             }
-            ConfigNews::Absent => {
-                following.age.found_none();
-                following.warn_of_absence();
-            }
+            ConfigNews::Absent => following.record_absence(),
             // There are no edits before the start.
             ConfigNews::Written { .. } => {}
         }
@@ -191,6 +192,7 @@ impl Following {
             fleet: fleet.clone(),
             etcd: etcd.clone(),
             revision: 0,
+            timeline: None,
             tables: None,
             by: None,
             refused: None,
@@ -200,6 +202,19 @@ impl Following {
             news,
             task,
         }
+    }
+
+    /// Records the newest value that was seen; `None` if it can't be read.
+    pub(super) fn record_seen(&mut self, revision: Revision, document: Option<&SharedDocument>) {
+        self.revision = revision;
+        self.timeline = document.and_then(|document| document.timeline);
+    }
+
+    /// Records that the key doesn't exist.
+    pub(super) fn record_absence(&mut self) {
+        (self.revision, self.timeline) = (0, None);
+        self.age.found_none();
+        self.warn_of_absence();
     }
 
     /// Records the reason why the newest value isn't used.
@@ -215,12 +230,20 @@ impl Following {
         (self.refused, self.error) = (refused, Some(why));
     }
 
-    /// Whether tables that were found are older than those in use. Then they are refused, and an edit or `cutover fleet init`
-    /// decides.
-    pub(super) fn is_older(&mut self, revision: Revision, document: &SharedDocument) -> bool {
-        let differs = { self.tables.as_ref() }.is_some_and(|tables| *tables != document.text);
-        if !differs || !self.age.is_older(revision) {
+    /// Whether tables that were found are older than those in use, which are kept. Others than these are refused, and an edit or
+    /// `cutover fleet init` decides.
+    pub(super) fn keeps_newer(&mut self, revision: Revision, document: &SharedDocument) -> bool {
+        let Some(tables) = &self.tables else {
             return false;
+        };
+        if !self.age.is_older(revision, document.timeline) {
+            return false;
+        }
+        if *tables == document.text {
+            self.age.found_restored(revision);
+            (self.refused, self.error) = (None, None);
+            self.by = Some(document.by.clone());
+            return true;
         }
         self.age.found_older(revision);
         let by = &document.by;
@@ -234,7 +257,7 @@ impl Following {
         true
     }
 
-    pub(super) fn warn_of_absence(&self) {
+    fn warn_of_absence(&self) {
         let key = self.fleet.config_key();
         tracing::warn!(
             key,
@@ -242,12 +265,30 @@ impl Following {
         );
     }
 
-    /// Changes the key, if it still has the revision that this member has seen last.
+    /// The timeline of an edit: that of the value that it replaces, if this has the tables in use.
+    ///
+    /// An edit that replaces other ones, or restored ones, is a decision for the tables in use, and begins a timeline: members that
+    /// were cut off take it, although its revision may be lower than that of their own.
+    fn timeline_of_edit(&self) -> Timeline {
+        let is_decision = self.revision == 0 || self.error.is_some() || self.age.has_found_older();
+        match self.timeline {
+            Some(timeline) if !is_decision => timeline,
+            timeline => Timeline::begin(timeline.max(self.age.timeline()), SystemTime::now()),
+        }
+    }
+
+    /// Changes the key to these tables, if it still has the revision that this member has seen last.
     pub(super) fn write(
         &self,
-        document: SharedDocument,
+        text: String,
+        by: String,
         answer: oneshot::Sender<Result<u64, ShareRefused>>,
     ) {
+        let document = SharedDocument {
+            text,
+            by,
+            timeline: Some(self.timeline_of_edit()),
+        };
         let value = match document.to_value() {
             Ok(value) => value,
             Err(large) => {
@@ -279,8 +320,10 @@ impl Following {
         let document = SharedDocument {
             text: tables,
             by: self.by.clone().unwrap_or_default(),
+            // That of the edit.
+            timeline: self.timeline,
         };
-        // Never fails: the tables were the value of the key before.
+        // Fails only if an older program has filled the key to its last bytes, with no room for a timeline.
         let Ok(value) = document.to_value() else {
             return;
         };
@@ -340,6 +383,8 @@ impl ConfigNews {
 mod tests {
     use std::path::PathBuf;
 
+    use tokio::runtime::{Builder, LocalOptions};
+
     use super::*;
 
     /// A file whose fleet shares services.
@@ -360,5 +405,84 @@ mod tests {
         );
         let spec = crate::config::parse(&text, "test.toml").expect("a valid file");
         spec.fleet.expect("a fleet")
+    }
+
+    /// Runs a test on a runtime such as the control thread's.
+    fn run(test: impl FnOnce()) {
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.enable_all().build_local(LocalOptions::default());
+        runtime.expect("a runtime").block_on(async { test() });
+    }
+
+    /// A member that has found these tables in etcd and uses them.
+    fn member(revision: Revision, tables: &SharedDocument) -> Following {
+        let fleet = fleet("http://127.0.0.1:1");
+        let mut member = Following::new(&fleet, &Etcd::new(&fleet));
+        uses(&mut member, revision, tables);
+        member
+    }
+
+    fn uses(member: &mut Following, revision: Revision, document: &SharedDocument) {
+        assert!(!finds_older(member, revision, document));
+        member.tables = Some(document.text.clone());
+        member.error = None;
+        member.age.adopted(revision, document.timeline);
+    }
+
+    fn finds_older(member: &mut Following, revision: Revision, document: &SharedDocument) -> bool {
+        member.record_seen(revision, Some(document));
+        member.keeps_newer(revision, document)
+    }
+
+    fn document(text: &str, timeline: Option<Timeline>) -> SharedDocument {
+        SharedDocument {
+            text: text.to_owned(),
+            by: "alice".to_owned(),
+            timeline,
+        }
+    }
+
+    #[test]
+    fn an_edit_that_replaces_restored_tables_is_taken_by_members_that_were_cut_off() {
+        let first = Some(Timeline::begin(None, SystemTime::UNIX_EPOCH));
+        let (old, new) = (document("old", first), document("new", first));
+        run(|| {
+            let [mut connected, mut cut_off] = [(); 2].map(|()| member(57, &new));
+            assert_eq!(Some(connected.timeline_of_edit()), first, "a usual edit");
+            assert!(finds_older(&mut connected, 12, &old));
+            let error = connected.error.clone().expect("refused");
+            assert!(error.contains("An edit on any member"), "{error}");
+            let edit = document("newer", Some(connected.timeline_of_edit()));
+            assert!(edit.timeline > first);
+            uses(&mut cut_off, 13, &edit);
+            // What follows is a usual edit. What was before the decision stays old, also if it has a higher revision.
+            assert_eq!(Some(cut_off.timeline_of_edit()), edit.timeline);
+            assert!(finds_older(&mut cut_off, 57, &new));
+        });
+    }
+
+    #[test]
+    fn an_edit_begins_a_timeline_unless_the_tables_in_use_have_one() {
+        let first = Some(Timeline::begin(None, SystemTime::UNIX_EPOCH));
+        let tables = document("tables", first);
+        run(|| {
+            let mut member = member(57, &tables);
+            let is_decision = |member: &Following| Some(member.timeline_of_edit()) > first;
+            assert!(!is_decision(&member));
+            // The backup has the same tables.
+            assert!(finds_older(&mut member, 12, &tables));
+            assert!(member.error.is_none() && is_decision(&member));
+            // Another member goes on with them.
+            uses(&mut member, 13, &tables);
+            assert!(!is_decision(&member));
+            member.record_absence();
+            assert!(is_decision(&member), "the key is gone");
+            uses(&mut member, 14, &tables);
+            member.record_seen(15, None);
+            member.refuse(None, "it is empty".to_owned());
+            assert!(is_decision(&member), "it replaces what can't be read");
+            uses(&mut member, 16, &document("of an older program", None));
+            assert!(is_decision(&member));
+        });
     }
 }
