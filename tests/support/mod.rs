@@ -72,23 +72,25 @@ pub fn until_within<T>(
         if let Some(answer) = condition() {
             return answer;
         }
-        assert!(
-            start.elapsed() < deadline,
-            "waited {deadline:?} in vain: {what}"
-        );
-        pause(Duration::from_millis(2));
+        let waited = start.elapsed();
+        assert!(waited < deadline, "waited {deadline:?} in vain: {what}");
+        pause(interval(waited));
     }
+}
+
+/// How long to wait before a condition is looked at again: a hundredth of what was waited, so that long waits take little CPU time
+/// from other tests. Conditions are often requests to the admin API of a debug build, which take it a millisecond or two.
+fn interval(waited: Duration) -> Duration {
+    (waited / 100).clamp(Duration::from_millis(2), Duration::from_millis(20))
 }
 
 /// As [`until`], while tasks of this thread go on.
 pub async fn until_async(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        let waited = start.elapsed();
+        assert!(waited < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        tokio::time::sleep(interval(waited)).await;
     }
 }
 
