@@ -11,7 +11,8 @@ mod slot;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use aws_lc_rs::rand;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as provided};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use error::{CertError, CertificateKey};
@@ -25,7 +26,17 @@ pub(crate) use slot::{FileSlot, Material, News, RefusedFiles, outdated, seconds}
 
 /// The cryptography provider of all TLS connections.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    seed();
+    Arc::new(provided::default_provider())
+}
+
+/// Seeds the process' generator of random numbers, unless it is seeded. To be called where a configuration with TLS is read.
+///
+/// The crypto library measures the jitter of the processor for it, which takes tens of milliseconds. Otherwise a worker would
+/// stand still for that time in its first handshake.
+pub(crate) fn seed() {
+    // Where random numbers are needed, a failure is handled.
+    let _ = rand::fill(&mut [0]);
 }
 
 /// A hash of the contents of several files, to detect changes.

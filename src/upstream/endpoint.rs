@@ -18,6 +18,7 @@ use super::limits::ActiveCount;
 use super::tls::TlsClient;
 use super::weak_map::WeakMap;
 use super::{Addresses, VersionLoad};
+use crate::certificates;
 use crate::config::spec::{self, EndpointAddress, ProxyProtocol, Scheme};
 use crate::telemetry::VersionMetrics;
 
@@ -380,6 +381,9 @@ impl Registry {
         let mut endpoints = self.endpoints.lock().expect("registry lock");
         if let Some(living) = endpoints.get(&key) {
             return living;
+        }
+        if spec.scheme == Scheme::Https {
+            certificates::seed();
         }
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),

@@ -6,7 +6,7 @@
 //! another.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -73,8 +73,20 @@ impl TicketSecret {
 /// The secret that tickets are issued with, and the one before it.
 #[derive(Debug)]
 struct Keyring {
-    current: TicketSecret,
+    /// Empty until the first policy needs it. The first random number of a process takes tens of milliseconds, which a start
+    /// without TLS saves.
+    current: OnceLock<TicketSecret>,
     previous: Option<TicketSecret>,
+    /// Time at which the keyring was made, in seconds since the epoch. That a secret which is made later counts as old as the
+    /// keyring only makes it change earlier.
+    made_at_s: u64,
+}
+
+impl Keyring {
+    fn current(&self) -> &TicketSecret {
+        let made = || TicketSecret::new(self.made_at_s);
+        self.current.get_or_init(made)
+    }
 }
 
 /// The secrets of the process. Clones share them.
@@ -82,42 +94,48 @@ struct Keyring {
 pub(crate) struct TicketKeys(Arc<ArcSwap<Keyring>>);
 
 impl TicketKeys {
-    /// Creates a new secret.
+    /// A new secret, which is made when the first policy needs it.
     pub(crate) fn new(now_s: u64) -> Self {
         Self::from_offer(Vec::new(), now_s)
     }
 
-    /// The secrets of a predecessor, as [`Self::secrets`] returned them, or a new one if there are none.
+    /// The secrets of a predecessor, as [`Self::secrets`] returned them, or as [`Self::new`] if there are none.
     pub(crate) fn from_offer(offered: Vec<TicketSecret>, now_s: u64) -> Self {
         let mut offered = offered.into_iter();
-        let current = offered.next().unwrap_or_else(|| TicketSecret::new(now_s));
+        let current = offered.next().map(OnceLock::from).unwrap_or_default();
         let previous = offered.next();
         Self(Arc::new(ArcSwap::from_pointee(Keyring {
             current,
             previous,
+            made_at_s: now_s,
         })))
     }
 
-    /// The secrets, the current one first.
+    /// The secrets, the current one first. None if no policy has needed one.
     pub(crate) fn secrets(&self) -> Vec<TicketSecret> {
         let keyring = self.0.load();
-        let current = std::iter::once(keyring.current.clone());
+        let current = keyring.current.get().cloned().into_iter();
         current.chain(keyring.previous.clone()).collect()
     }
 
     /// Replaces the secret if it is old enough. To be called regularly, by one thread.
     pub(crate) fn rotate(&self, now_s: u64) {
         let keyring = self.0.load();
-        if keyring.current.is_due(now_s) {
+        if let Some(current) = keyring.current.get()
+            && current.is_due(now_s)
+        {
             self.0.store(Arc::new(Keyring {
-                current: TicketSecret::new(now_s),
-                previous: Some(keyring.current.clone()),
+                current: OnceLock::from(TicketSecret::new(now_s)),
+                previous: Some(current.clone()),
+                made_at_s: now_s,
             }));
         }
     }
 
     /// Issues and reads the tickets of the policy with this label.
     pub(super) fn ticketer(&self, policy: Vec<u8>) -> Arc<dyn ProducesTickets> {
+        // Now, and not when a worker issues its first ticket.
+        self.0.load().current();
         Arc::new(Ticketer {
             keys: self.clone(),
             policy,
@@ -142,7 +160,8 @@ impl ProducesTickets for Ticketer {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let secret = &self.keys.0.load().current;
+        let keyring = self.keys.0.load();
+        let secret = keyring.current();
         let id = secret.id(&self.policy);
         let mut sealed = plain.to_vec();
         let nonce = secret.key(&self.policy)?;
@@ -156,7 +175,7 @@ impl ProducesTickets for Ticketer {
         let (id, rest) = ticket.split_at_checked(ID_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let keyring = self.keys.0.load();
-        let mut secrets = std::iter::once(&keyring.current).chain(&keyring.previous);
+        let mut secrets = std::iter::once(keyring.current()).chain(&keyring.previous);
         let secret = secrets.find(|secret| secret.id(&self.policy) == id)?;
         // For opening, the nonce needn't be unique: it is the one that the ticket was sealed with.
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
@@ -192,6 +211,19 @@ mod tests {
             assert_eq!(ticketer.decrypt(&ticket[..at]), None, "{at} bytes");
         }
         assert!(ticket.windows(7).all(|bytes| bytes != b"session"));
+    }
+
+    #[test]
+    fn a_secret_is_made_for_the_first_policy_only() {
+        let keys = TicketKeys::new(0);
+        keys.rotate(LIFETIME_S);
+        assert_eq!(keys.secrets(), []);
+        let successor = TicketKeys::from_offer(keys.secrets(), 9);
+        let ticketers = ["a", "b"].map(|name| successor.ticketer(policy(name)));
+        let secrets = successor.secrets();
+        assert_eq!(secrets.len(), 1, "before the first ticket");
+        assert!(ticketers.iter().all(|t| t.encrypt(b"session").is_some()));
+        assert_eq!(successor.secrets(), secrets);
     }
 
     #[test]
