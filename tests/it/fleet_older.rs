@@ -1,14 +1,17 @@
 //! Members of a fleet whose program is an older one, which `tests/peers/older.sh` builds: it names it in `CUTOVER_OLDER`.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::fleet_outages::{all_have, loads, nothing_has_failed, stays, tables};
 use crate::fleet_rollouts::{all_in_state, driver};
+use crate::fleet_tables;
 use crate::rollouts::{Version, rollout, share};
 use crate::support::etcd::Etcd;
+use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Builder, Proxy};
-use crate::support::{client, until_within};
+use crate::support::{client, until, until_within};
 
 fn older() -> Option<PathBuf> {
     let older = std::env::var_os("CUTOVER_OLDER").map(PathBuf::from);
@@ -105,4 +108,61 @@ fn members_that_are_downgraded_one_after_the_other_keep_the_share_and_the_latch(
     }
     all_in_state(&fleet, "aborted");
     assert!(fleet.iter().all(|proxy| rollout(proxy)["latched"] == true));
+}
+
+#[test]
+fn tables_are_edited_beside_an_older_member_and_restored_ones_refused_by_both() {
+    let Some(older) = older() else { return };
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (v1, v2) = (Origin::named("v1"), Origin::named("v2"));
+    let tables = fleet_tables::service(&v1, &v2);
+    let init = |etcd: &Etcd, options: &[&str]| {
+        let written = fleet_tables::init(etcd, &tables, dir.path(), options);
+        assert_eq!(written.code, 0, "{written:?}");
+    };
+    init(&etcd, &[]);
+    let seed = dir.path().join("seed.toml");
+    let check = Command::new(&older)
+        .args(["check", "-c"])
+        .arg(seed)
+        .output();
+    if !check.expect("it runs").status.success() {
+        eprintln!("this older program shares no tables: they aren't tried");
+        return;
+    }
+    let start = |binary: PathBuf, name| {
+        let rest = fleet_tables::member(&etcd, name);
+        Builder::rest(&rest).binary(binary).start()
+    };
+    let (a, b) = (start(older, "a"), start(BINARY.into(), "b"));
+    let serve = |name| [&a, &b].map(|proxy| fleet_tables::answers(proxy, name));
+    let has_timeline = |etcd: &Etcd| etcd.value(fleet_tables::KEY).contains("timeline");
+    serve("v1");
+    assert!(has_timeline(&etcd));
+    assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
+    serve("v2");
+    assert!(!has_timeline(&etcd), "the older one doesn't know it");
+    assert_eq!(b.local(&["shift", "app", "v1"]).code, 0);
+    serve("v1");
+    assert!(has_timeline(&etcd));
+    let backup = etcd.back_up();
+    assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
+    serve("v2");
+    etcd.restore(&backup);
+    for proxy in [&a, &b] {
+        until("the older tables are refused", || {
+            let error = fleet_tables::config(proxy)["error"].as_str()?.to_owned();
+            error.contains("older than the tables in use").then_some(())
+        });
+    }
+    serve("v2");
+    init(&etcd, &["--force"]);
+    serve("v1");
+    assert_eq!(b.local(&["shift", "app", "v2"]).code, 0);
+    serve("v2");
+    assert_eq!(a.local(&["shift", "app", "v1"]).code, 0);
+    serve("v1");
 }

@@ -11,10 +11,10 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Output, Proxy, command, serve};
 use crate::support::{Ended, client, until};
 
-const KEY: &str = "/cutover/test/config";
+pub const KEY: &str = "/cutover/test/config";
 
 /// The `[fleet]` of a member.
-fn member(etcd: &Etcd, member: &str) -> String {
+pub fn member(etcd: &Etcd, member: &str) -> String {
     let url = etcd.url();
     format!(
         "[fleet]\netcd = \"{url}\"\nname = \"test\"\nmember = \"{member}\"\nshare = [\"service\", \"defaults\"]\njoin_wait = \"2s\"\n"
@@ -22,7 +22,7 @@ fn member(etcd: &Etcd, member: &str) -> String {
 }
 
 /// A service whose versions answer with their names.
-fn service(v1: &Origin, v2: &Origin) -> String {
+pub fn service(v1: &Origin, v2: &Origin) -> String {
     format!(
         "[defaults.timeouts]\nconnect = \"2s\"\n# The app.\n[service.app]\nstable = \"v1\"\n[service.app.versions]\nv1 = [\"{}\"]\nv2 = [\"{}\"]\n",
         v1.at(),
@@ -31,7 +31,7 @@ fn service(v1: &Origin, v2: &Origin) -> String {
 }
 
 /// Writes these tables for the fleet.
-fn init(etcd: &Etcd, tables: &str, dir: &Path, options: &[&str]) -> Output {
+pub fn init(etcd: &Etcd, tables: &str, dir: &Path, options: &[&str]) -> Output {
     let file = dir.join("seed.toml");
     let head = "listen = \"127.0.0.1:1\"\n";
     let text = format!(
@@ -57,13 +57,13 @@ fn has_no_error(proxy: &Proxy) {
     });
 }
 
-fn answers(proxy: &Proxy, name: &str) {
+pub fn answers(proxy: &Proxy, name: &str) {
     until(&format!("{name} answers"), || {
         (proxy.get("/").body == name.as_bytes()).then_some(())
     });
 }
 
-fn config(proxy: &Proxy) -> Value {
+pub fn config(proxy: &Proxy) -> Value {
     proxy.status()["fleet"]["config"].clone()
 }
 
