@@ -123,6 +123,7 @@ impl<'a> Parsed<'a> {
             path_len: self.target.path_len,
             typed_path: &self.target.typed_path,
             framing: head.framing,
+            ends_with_head: !head.framing.has_body(),
             expect_continue: head.expect_continue,
             upgrade: head.upgrade.map(|span| span.of(bytes)),
             te_trailers: head.te_trailers,

@@ -56,6 +56,8 @@ pub struct HeadBlock {
     pub content_length: Option<u64>,
     /// Whether `te: trailers` is present.
     pub te_trailers: bool,
+    /// Whether the block ends its message. A message without content may also be ended by a DATA frame.
+    pub end_stream: bool,
     /// Whether the name of a field without a class has `_`.
     pub has_underscore: bool,
     /// Number of `host` fields.

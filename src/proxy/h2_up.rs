@@ -251,7 +251,8 @@ impl Upstream for H2Up {
         request: &Request<'_, F>,
         edits: Option<&RequestEdits<'_>>,
     ) -> Result<(), WireError> {
-        let ended = !request.framing.has_body() && self.tunnel.is_none();
+        let has_more = request.framing.has_body() || !request.ends_with_head;
+        let ended = !has_more && self.tunnel.is_none();
         let kind = match self.tunnel {
             Some(_) => RequestKind::Tunnel,
             None if self.method == Method::Head => RequestKind::Head,

@@ -55,6 +55,9 @@ pub struct Request<'a, F> {
     pub typed_path: &'a [u8],
     /// The framing of the body. `UntilClose` means an HTTP/2 body of unknown length.
     pub framing: Framing,
+    /// Whether the client's head says that nothing follows it. Over HTTP/2 an empty DATA frame may end a message instead, as that
+    /// of a gRPC call without messages, for which servers wait.
+    pub ends_with_head: bool,
     /// Whether the client sent `Expect: 100-continue`.
     pub expect_continue: bool,
     /// The value of `Upgrade`, if the client asks for an upgrade.

@@ -1,11 +1,16 @@
 //! HTTP/2 upstreams whose DATA contradicts the response's head: none of it reaches a client as anything else.
 
+use std::io;
+use std::sync::mpsc;
+
 use bytes::Bytes;
 use http::Response;
 
 use crate::support::client::{Client, End};
+use crate::support::frames::{self, END_HEADERS, END_STREAM, Outcome, kind};
 use crate::support::h2_client::send;
 use crate::support::h2_origin::{Exchange, H2Origin};
+use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Proxy, before};
 use crate::support::until;
 
@@ -113,4 +118,60 @@ fn a_bodiless_head_that_ends_by_an_empty_frame_keeps_the_connection() {
     assert_eq!(origin.connections(), 1);
     let quiet = std::time::Duration::from_millis(50);
     assert_eq!(client.end_within(quiet), End::Open);
+}
+
+/// The frames in which an endpoint gets a request, until its end: kind, whether it ends the stream, and length of the payload of DATA.
+fn request_frames(conn: &mut Conn) -> io::Result<Vec<(u8, bool, usize)>> {
+    let mut frames = Vec::new();
+    loop {
+        let frame = frames::received(conn)?;
+        if !matches!(frame.kind, kind::HEADERS | kind::DATA) {
+            continue;
+        }
+        let ends = frame.flags & END_STREAM != 0;
+        let length = match frame.kind {
+            kind::DATA => frame.payload.len(),
+            _ => 0,
+        };
+        frames.push((frame.kind, ends, length));
+        if ends {
+            // A 200 without a body.
+            conn.write(&frames::frame(
+                kind::HEADERS,
+                END_STREAM | END_HEADERS,
+                frame.stream,
+                &[0x88],
+            ))?;
+            return Ok(frames);
+        }
+    }
+}
+
+/// gRPC ends a call without messages by an empty DATA frame, and some servers don't see its end otherwise.
+#[test]
+fn a_request_without_a_body_ends_upstream_as_it_has_ended_downstream() {
+    let (seen, frames_of) = mpsc::channel();
+    let origin = Origin::script(move |conn| {
+        frames::accept(conn)?;
+        loop {
+            let frames = request_frames(conn)?;
+            seen.send(frames).expect("the test runs");
+        }
+    });
+    let proxy = before(&format!("h2c://{}", origin.at()));
+    let mut client = Client::new(proxy.port);
+    client.send(frames::preface());
+    let head = frames::block(&frames::get_fields("/"));
+    let by_data = [
+        frames::frame(kind::HEADERS, END_HEADERS, 1, &head),
+        frames::frame(kind::DATA, END_STREAM, 1, &[]),
+    ];
+    client.send(by_data.concat());
+    assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(200));
+    let ended_by_data = [(kind::HEADERS, false, 0), (kind::DATA, true, 0)];
+    assert_eq!(frames_of.recv().expect("a request"), ended_by_data);
+    client.send(frames::request(3, &frames::get_fields("/")));
+    assert_eq!(frames::outcome(&mut client, 3), Outcome::Status(200));
+    let ended_by_head = [(kind::HEADERS, true, 0)];
+    assert_eq!(frames_of.recv().expect("a request"), ended_by_head);
 }

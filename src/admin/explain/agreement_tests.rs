@@ -200,6 +200,7 @@ fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> V
         path_len: 1,
         typed_path: b"/",
         framing: Framing::Empty,
+        ends_with_head: true,
         expect_continue: false,
         upgrade: None,
         te_trailers: false,

@@ -138,6 +138,7 @@ impl<'a> RequestHead<'a> {
             path_len: self.target.path_len,
             typed_path: &self.target.typed_path,
             framing: self.framing,
+            ends_with_head: self.block.end_stream,
             expect_continue: self.expect_continue,
             upgrade: self.is_websocket.then_some(b"websocket"),
             te_trailers: self.block.te_trailers,

@@ -29,7 +29,7 @@ pub(crate) struct Incoming {
     pub(crate) stream: StreamHandle,
     /// The request head. To be given back by [`StreamHandle::recycle`].
     pub(crate) head: Box<HeadBlock>,
-    /// Whether the request ends with its head.
+    /// Whether the request has ended without content, by its head or by a DATA frame that has arrived.
     pub(crate) ended: bool,
 }
 

@@ -79,9 +79,10 @@ impl Core {
         let kind = HeadKind::Request {
             extended_connect: self.config.extended_connect,
         };
-        let Some(head) = self.decode(bytes, kind, self.config.head) else {
+        let Some(mut head) = self.decode(bytes, kind, self.config.head) else {
             return;
         };
+        head.end_stream = block.end_stream;
         self.budget.open(id);
         // The peer knows from our GOAWAY that it has to send the request elsewhere.
         if let Ending::Final(_) = self.ending {
