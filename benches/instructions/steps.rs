@@ -143,6 +143,7 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
             path_len: target.len(),
             typed_path: target,
             framing: Framing::Empty,
+            ends_with_head: true,
             expect_continue: false,
             upgrade: None,
             te_trailers: false,
