@@ -144,6 +144,10 @@ kubernetes:
 prometheus:
     tests/peers/prometheus.sh
 
+# Calls of grpc-go through the proxy, which apt installs if it is missing.
+grpc:
+    tests/peers/grpc.sh
+
 # The conformance suite h2spec for HTTP/2, which `go install` installs if it is missing.
 h2spec:
     tests/peers/h2spec.sh
