@@ -218,6 +218,8 @@ fn requests_of_h2(mut wire: Vec<u8>) -> BTreeMap<u32, Request> {
             let mut reading = Vec::new();
             let mut builder = h2::server::Builder::new();
             builder.max_header_list_size(1 << 20);
+            // It reads everything before it accepts a stream, and would take the resets for an attack.
+            builder.max_pending_accept_reset_streams(STREAMS as usize);
             let Ok(mut server) = builder.handshake::<_, Bytes>(server).await else {
                 return BTreeMap::new();
             };
