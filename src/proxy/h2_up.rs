@@ -312,7 +312,7 @@ impl Upstream for H2Up {
     }
 
     fn framing(&self) -> Framing {
-        let has_ended = |stream: &H2Stream| stream.handle().has_received_all();
+        let has_ended = |stream: &H2Stream| stream.handle().is_over();
         if self.is_bodiless() {
             Framing::Empty
         } else if self.stream.as_ref().is_none_or(has_ended) {

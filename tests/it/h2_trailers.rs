@@ -102,6 +102,30 @@ async fn trailers_of_both_directions_are_filtered_between_http2_and_http2() {
     assert_eq!(answer.trailers, map(&[("x-mine", "1")]));
 }
 
+/// As an endpoint for gRPC answers a call without messages, once it has sent its initial metadata.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn response_trailers_that_follow_the_head_at_once_arrive() {
+    let origin = Origin::script(|conn| {
+        frames::accept(conn)?;
+        loop {
+            let request = frames::received(conn)?;
+            if request.kind == kind::HEADERS {
+                let flags = END_HEADERS | END_STREAM;
+                let trailers = block(&[("grpc-status", "5")]);
+                let head = frame(kind::HEADERS, END_HEADERS, request.stream, &[0x88]);
+                let trailers = frame(kind::HEADERS, flags, request.stream, &trailers);
+                conn.write(&[head, trailers].concat())?;
+            }
+        }
+    });
+    let proxy = before(&format!("h2c://{}", origin.at()));
+    let client = H2::connect(proxy.port).await;
+    let answer = client.get(&format!("http://test:{}/", proxy.port)).await;
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.status, &*answer.body), (200, &b""[..]));
+    assert_eq!(answer.trailers, map(&[("grpc-status", "5")]));
+}
+
 #[test]
 fn request_trailers_have_a_largest_size() {
     let origin = Origin::script(|conn| {

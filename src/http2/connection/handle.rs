@@ -67,7 +67,7 @@ impl Connection {
         core.finish_if_idle();
         let stream = &core.streams[key];
         // The body may have arrived together with the head.
-        let ended = stream.receive_ended && stream.data.is_empty() && stream.trailers.is_none();
+        let ended = stream.is_over();
         let id = stream.id;
         Some(Incoming {
             stream: StreamHandle {
@@ -217,6 +217,11 @@ impl StreamHandle {
     pub(crate) fn has_received_all(&self) -> bool {
         let stream = &self.core.borrow().streams[self.key];
         stream.receive_ended && stream.data.is_empty()
+    }
+
+    /// Whether nothing more can be taken, no trailers either.
+    pub(crate) fn is_over(&self) -> bool {
+        self.core.borrow().streams[self.key].is_over()
     }
 
     /// Gives `bytes` of taken data back to the peer's windows.

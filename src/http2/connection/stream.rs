@@ -91,6 +91,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Whether the peer's message has ended and all that followed its head was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.receive_ended && self.data.is_empty() && self.trailers.is_none()
+    }
+
     pub(super) fn new(id: u32, receive_window: u32, send_window: u32) -> Self {
         Self {
             id,
