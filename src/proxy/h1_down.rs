@@ -143,16 +143,6 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Forwards `Trailer`, which is hop-by-hop. Only for a chunked body, which can carry trailers.
-fn put_trailer_names(out: &mut Vec<u8>, fields: &impl Fields) {
-    if fields.first(FieldId::Trailer).is_some() {
-        fields.any("trailer", &mut |names| {
-            headers::put_line(out, b"trailer", names);
-            false
-        });
-    }
-}
-
 impl Downstream for H1Down {
     type Connection = H1;
 
@@ -197,7 +187,9 @@ impl Downstream for H1Down {
         } else {
             self.put_framing(response.framing, response.declared_length, response.status);
             if self.wire.wants_chunks() {
-                put_trailer_names(self.wire.out(), &response.fields);
+                let out = self.wire.out();
+                let put = |names: &[u8]| headers::put_line(out, b"trailer", names);
+                response.fields.each_announcement(put);
             }
             self.put_connection();
         }

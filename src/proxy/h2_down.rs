@@ -129,11 +129,9 @@ impl Downstream for H2Down {
             if response.lacks_date() {
                 head.put(b"date", date::value().as_bytes(), Indexing::Incremental);
             }
-            if !ended && response.fields.first(FieldId::Trailer).is_some() {
-                response.fields.any("trailer", &mut |names| {
-                    head.put(b"trailer", names, Indexing::Incremental);
-                    false
-                });
+            if !ended {
+                let put = |names: &[u8]| head.put(b"trailer", names, Indexing::Incremental);
+                response.fields.each_announcement(put);
             }
             if let Some(n) = response.declared_length
                 && response.status != 204

@@ -218,6 +218,10 @@ impl H2Up {
                 Indexing::Without,
             );
         }
+        if request.framing.has_body() {
+            let put = |names: &[u8]| head.put(b"trailer", names, Indexing::Incremental);
+            request.fields.each_announcement(put);
+        }
         if request.te_trailers {
             head.put(b"te", b"trailers", Indexing::Incremental);
         }

@@ -232,7 +232,9 @@ impl<F: Fields> Request<'_, F> {
             Framing::Empty => {}
             Framing::Length(n) => put_length(out, n),
             Framing::Chunked | Framing::UntilClose => {
-                out.extend_from_slice(b"transfer-encoding: chunked\r\n")
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                let put = |names: &[u8]| put_line(out, b"trailer", names);
+                self.fields.each_announcement(put);
             }
         }
         if let Some(protocol) = self.upgrade {

@@ -102,6 +102,26 @@ async fn trailers_of_both_directions_are_filtered_between_http2_and_http2() {
     assert_eq!(answer.trailers, map(&[("x-mine", "1")]));
 }
 
+/// Servers in Go leave out trailers that weren't announced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_trailers_are_announced_to_endpoints_as_the_client_has_done() {
+    let (http1, http2) = (reader(), H2Origin::script(|x| x.echo(HeaderMap::new())));
+    for endpoint in [http1.at(), http2.h2c()] {
+        let proxy = before(&endpoint);
+        let client = H2::connect(proxy.port).await;
+        let request = Request::post(format!("http://test:{}/", proxy.port));
+        let request = request.header("trailer", "x-sum").body(());
+        let (answer, mut stream) = client
+            .open(request.expect("a request"), false)
+            .await
+            .expect("a stream");
+        stream.send_trailers(map(&[("x-sum", "7")])).expect("sent");
+        whole(answer.await.expect("a head")).await.expect("whole");
+    }
+    assert_eq!(http1.last().field("trailer").as_deref(), Some("x-sum"));
+    assert_eq!(http2.heads()[0].headers()["trailer"], "x-sum");
+}
+
 /// As an endpoint for gRPC answers a call without messages, once it has sent its initial metadata.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn response_trailers_that_follow_the_head_at_once_arrive() {

@@ -34,6 +34,16 @@ pub trait Fields {
         list
     }
 
+    /// Calls `see` with each value of `Trailer`, which counts as hop-by-hop: it is sent on only where trailers can follow.
+    fn each_announcement(&self, mut see: impl FnMut(&[u8])) {
+        if self.first(FieldId::Trailer).is_some() {
+            self.any("trailer", &mut |names| {
+                see(names);
+                false
+            });
+        }
+    }
+
     /// Writes the end-to-end fields as HTTP/1 lines, except those for which `drop` is true.
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         self.each(|id, name, value| {
