@@ -116,6 +116,16 @@ fn errors_of_a_stream_reset_only_that_stream() {
             [get(1), frame(kind::PRIORITY, 0, 1, &[0; 4])].concat(),
             Code::FRAME_SIZE_ERROR,
         ),
+        (
+            "a priority of four bytes for a closed stream",
+            [
+                get(1),
+                frame(kind::RST_STREAM, 0, 1, &[0; 4]),
+                frame(kind::PRIORITY, 0, 1, &[0; 4]),
+            ]
+            .concat(),
+            Code::FRAME_SIZE_ERROR,
+        ),
     ];
     for (what, bytes, code) in cases {
         let after = [&bytes[..], &get(3)].concat();

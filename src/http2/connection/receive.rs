@@ -128,7 +128,8 @@ impl Core {
             FrameError::Stream(id, code) => match self.key(id) {
                 Some(key) => self.stream_error(key, code),
                 None if self.is_idle(id) => self.fail(code),
-                None => {}
+                None if self.may_have_crossed(id) => {}
+                None => self.put_reset(id, code),
             },
         }
     }
