@@ -148,7 +148,7 @@ prometheus:
 grpc:
     tests/peers/grpc.sh
 
-# The conformance suite h2spec for HTTP/2, which `go install` installs if it is missing.
+# The conformance suites h2spec and h2specd for HTTP/2, which `go install` installs if they are missing.
 h2spec:
     tests/peers/h2spec.sh
 
