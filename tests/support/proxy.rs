@@ -503,9 +503,10 @@ impl Proxy {
         child.spawn().expect("start the binary")
     }
 
-    /// Whether this process, and no other, answers on the admin API that it is ready.
+    /// Whether this process, and no other, answers on the admin API that it is ready. A predecessor that ends may cut the question.
     pub fn is_ready(&self) -> bool {
-        ready(self.admin) && self.status()["pid"] == self.child.id()
+        let is_own = |status: serde_json::Value| status["pid"] == self.child.id();
+        ready(self.admin) && status_of(self.admin).is_some_and(is_own)
     }
 
     /// The number of its process.
