@@ -26,6 +26,8 @@ pub(super) struct Activity {
     /// When a byte was last read or written, in milliseconds since `opened`.
     moved_ms: AtomicU64,
     answering: AtomicBool,
+    /// Whether a response was made on it.
+    answered: AtomicBool,
     streaming: AtomicBool,
     blocked: AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Activity {
             opened: Instant::now(),
             moved_ms: AtomicU64::new(0),
             answering: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
         })
@@ -50,6 +53,14 @@ impl Activity {
         }
         let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
         Some(self.opened + moved)
+    }
+
+    /// Whether the client waits for an answer, or is about to ask for its first one. A connection that is kept alive after an
+    /// answer, and a stream, wait for nothing.
+    pub(super) fn owes_answer(&self) -> bool {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let has_answered = is_set(&self.answered) && !is_set(&self.answering);
+        !self.is_streaming() && (!has_answered || is_set(&self.blocked))
     }
 
     /// Whether the response is an event stream, which has no time limit.
@@ -82,6 +93,7 @@ impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         // The client could not read before the response was made, so its stall time starts now.
         self.0.moved();
+        self.0.answered.store(true, Ordering::Relaxed);
         self.0.answering.store(false, Ordering::Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 
@@ -48,19 +48,30 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// Pause after a failed accept. Without it the loop would spin while the process has no file descriptors left (EMFILE).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Time between two looks whether all clients have been answered after a handover.
+const ANSWER_CHECK: Duration = Duration::from_millis(5);
+
 /// Minimum time between two warnings about a full listener.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Held until every client of the listeners has its answer after [`super::Readiness::hand_over`].
+pub(crate) type Unanswered = mpsc::Sender<Infallible>;
+
 /// Serves the API on these listeners until the future is dropped, which closes all connections. New connections are
-/// accepted until [`super::Readiness::hand_over`].
+/// accepted until [`super::Readiness::hand_over`]. `unanswered` is dropped when all that were accepted have been answered.
 ///
 /// # Panics
 /// If an accept loop panics.
-pub(crate) async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) {
+pub(crate) async fn serve(
+    listeners: Vec<AdminListener>,
+    context: Arc<Context>,
+    unanswered: Unanswered,
+) {
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept_loop(listener, context.clone()));
+        loops.spawn(accept_loop(listener, context.clone(), unanswered.clone()));
     }
+    drop(unanswered);
     loops.spawn(events::run(context));
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended
@@ -73,7 +84,7 @@ pub(crate) async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) 
     std::future::pending().await
 }
 
-async fn accept_loop(listener: AdminListener, context: Arc<Context>) {
+async fn accept_loop(listener: AdminListener, context: Arc<Context>, unanswered: Unanswered) {
     let mut connections = Connections::new();
     let exposed = listener.is_exposed();
     loop {
@@ -115,6 +126,8 @@ async fn accept_loop(listener: AdminListener, context: Arc<Context>) {
         };
         connections.open.push((task, activity));
     }
+    connections.answer_all().await;
+    drop(unanswered);
     while connections.tasks.join_next().await.is_some() {}
 }
 
@@ -235,6 +248,16 @@ impl Connections {
         longest
             .map(|(_, at)| at)
             .or_else(|| oldest().map(|(at, _)| at))
+    }
+
+    /// Waits until no client waits for an answer.
+    async fn answer_all(&self) {
+        let owes = |(task, activity): &(AbortHandle, Arc<Activity>)| {
+            !task.is_finished() && activity.owes_answer()
+        };
+        while self.open.iter().any(owes) {
+            sleep(ANSWER_CHECK).await;
+        }
     }
 
     fn warn(&mut self) {

@@ -432,6 +432,38 @@ fn only_requests_are_explained() {
 }
 
 #[tokio::test]
+async fn who_was_accepted_before_a_handover_is_answered_after_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let (context, _commands) = context();
+    let bind = config::spec::Bind::Tcp(([127, 0, 0, 1], 0).into());
+    let listener = super::bind(&bind).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (unanswered, mut answers) = mpsc::channel(1);
+    tokio::spawn(super::serve(vec![listener], context.clone(), unanswered));
+    // Kept alive after its answer, and nothing is owed to it.
+    let mut idle = tokio::net::TcpStream::connect(address).await.unwrap();
+    idle.write_all(REQUEST).await.unwrap();
+    idle.read_exact(&mut [0; 12]).await.unwrap();
+    // Accepted, since connections are accepted in order.
+    let mut late = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut later = tokio::net::TcpStream::connect(address).await.unwrap();
+    later.write_all(REQUEST).await.unwrap();
+    later.read_exact(&mut [0; 12]).await.unwrap();
+    context.readiness.hand_over();
+    let soon = Duration::from_millis(50);
+    let pending = tokio::time::timeout(soon, answers.recv()).await;
+    assert!(pending.is_err(), "a client hasn't asked yet");
+    late.write_all(REQUEST).await.unwrap();
+    let mut answer = [0; 12];
+    late.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let patience = Duration::from_secs(5);
+    let all = tokio::time::timeout(patience, answers.recv()).await;
+    assert_eq!(all.expect("all are answered"), None);
+}
+
+#[tokio::test]
 async fn the_api_is_served_over_both_kinds_of_listener() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (context, _commands) = context();
@@ -442,7 +474,8 @@ async fn the_api_is_served_over_both_kinds_of_listener() {
     let unix = config::spec::Bind::Unix(path.clone());
     let unix = super::bind(&unix).await.unwrap();
     let address = tcp.local_addr().unwrap();
-    let server = tokio::spawn(super::serve(vec![tcp, unix], context));
+    let (unanswered, _answers) = mpsc::channel(1);
+    let server = tokio::spawn(super::serve(vec![tcp, unix], context, unanswered));
     let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let mut answer = String::new();
     let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -176,7 +176,8 @@ impl Booting {
         }
         self.publisher.start_history();
         let listeners = std::mem::take(&mut self.sockets.listeners);
-        let admin = spawn_local(admin::serve(listeners, self.context.clone()));
+        let (unanswered, answers) = mpsc::channel(1);
+        let admin = spawn_local(admin::serve(listeners, self.context.clone(), unanswered));
         self.context.readiness.set(ProcessPhase::Ready);
         self.log_start();
         let (requests, successor) = mpsc::channel(1);
@@ -199,6 +200,7 @@ impl Booting {
             context: self.context,
             commands,
             admin,
+            answers,
             sockets: self.sockets,
             successor,
             undecided: None,

@@ -4,6 +4,7 @@
 //! timer. [`Control::on`] reacts to it. Events are handled one at a time, so the configuration, the listeners and the snapshot
 //! have a single writer and need no locks.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use super::acme::Acme;
 use super::admin_sockets::AdminSockets;
@@ -52,6 +53,8 @@ pub(crate) struct Control {
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
+    /// Closed once the admin API has answered everybody after a handover.
+    pub(super) answers: mpsc::Receiver<Infallible>,
     pub(super) sockets: AdminSockets,
     /// Requests of the handover task, on behalf of a successor.
     pub(super) successor: mpsc::Receiver<HandoverRequest>,
@@ -158,6 +161,8 @@ impl Control {
             Ok(ProcessEnd::HandOver { release, hurried }) => {
                 self.membership.hand_over();
                 self.hand_over(release, hurried, &mut signals).await;
+                // Without traffic the drain takes no time, and clients of the admin API may have been accepted just before it.
+                let _ = timeout(SECOND, self.answers.recv()).await;
                 Ok(())
             }
             Ok(ProcessEnd::Stop(mode)) => {
