@@ -315,7 +315,8 @@ fn check_line(line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
             reason: Reason::MethodTooLong,
         });
     }
-    if line.get(method) == Some(&b' ') {
+    // Without a method the line is malformed from its first byte on, however long the rest is.
+    if method > 0 && line.get(method) == Some(&b' ') {
         let target = &line[method + 1..];
         let len = target
             .iter()

@@ -146,6 +146,13 @@ fn limits() {
         parse_with(&line(100)[..50], &small).unwrap_err(),
         (414, "target-too-long")
     );
+    // Malformed at its first byte, whatever follows.
+    for len in [0, 1, 100] {
+        assert_eq!(
+            parse_with(&format!(" {}", "/".repeat(len)), &small).unwrap_err(),
+            (400, "bad-request-line")
+        );
+    }
 
     let method = |n: usize| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(n));
     assert!(parse_with(&method(32), &small).is_ok());
