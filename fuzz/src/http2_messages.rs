@@ -110,7 +110,10 @@ impl Client<'_> {
                 }
             }
             (4..=7, Some(stream)) => {
+                let ends = u8::from(at > 11);
                 let (len, padding) = (usize::from(self.byte()) << (what & 3), self.byte());
+                // The h2 crate takes more than 100 empty frames for an attack.
+                let len = if ends == 0 { len.max(1) } else { len };
                 let is_padded = padding & 1 == 1;
                 let padding = usize::from(padding / 2);
                 let Some(left) = self.content_left.checked_sub(len + padding + 1) else {
@@ -122,7 +125,6 @@ impl Client<'_> {
                     false => content,
                     true => [&[padding as u8], &content[..], &vec![0; padding]].concat(),
                 };
-                let ends = u8::from(at > 11);
                 let flags = ends | (flag::PADDED * u8::from(is_padded));
                 self.put(kind::DATA, flags, stream, &payload);
                 self.open.retain(|open| ends == 0 || *open != stream);
@@ -218,8 +220,9 @@ fn requests_of_h2(mut wire: Vec<u8>) -> BTreeMap<u32, Request> {
             let mut reading = Vec::new();
             let mut builder = h2::server::Builder::new();
             builder.max_header_list_size(1 << 20);
-            // It reads everything before it accepts a stream, and would take the resets for an attack.
+            // It reads everything before it accepts a stream, and would take resets and small frames for an attack.
             builder.max_pending_accept_reset_streams(STREAMS as usize);
+            builder.data_frame_budget(256 * CONTENT);
             let Ok(mut server) = builder.handshake::<_, Bytes>(server).await else {
                 return BTreeMap::new();
             };
