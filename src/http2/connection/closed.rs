@@ -10,6 +10,14 @@ const RESETS: usize = 512;
 /// Ranges of identifiers that are remembered as skipped. Few clients skip any, and those do so once, at the start.
 const SKIPPED: usize = 8;
 
+/// The identifier that a client uses after `newest`, which is 0 before its first stream. It uses odd ones (RFC 9113 §5.1.1).
+pub(super) fn next_id(newest: u32) -> u32 {
+    match newest {
+        0 => 1,
+        newest => newest + 2,
+    }
+}
+
 /// Identifiers of closed streams.
 #[derive(Debug, Default)]
 pub(super) struct ClosedStreams {
@@ -35,9 +43,8 @@ impl ClosedStreams {
 
     /// Remembers which identifiers a client has skipped by opening `next` after `newest`, which is 0 before its first stream.
     pub(super) fn opened(&mut self, newest: u32, next: u32) {
-        let skipped = newest + 1..next;
-        // After an odd identifier this is an even one, which no client uses.
-        if newest > 0 && skipped.len() < 2 || skipped.is_empty() {
+        let skipped = next_id(newest)..next;
+        if skipped.is_empty() {
             return;
         }
         if self.skipped.len() == SKIPPED {

@@ -6,6 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::closed::next_id;
 use super::stream::interest;
 use super::{Config, Core, Ending, FIRST_STREAMS, LAST_ID, Role, SHUTDOWN_PING, StreamError};
 use crate::http1::Reject;
@@ -448,8 +449,7 @@ impl Sender {
             return Err(error.unwrap_or(StreamError::Unprocessed(ErrorCode::NO_ERROR)));
         }
         let mut core = self.0.borrow_mut();
-        // Clients use odd identifiers (RFC 9113 §5.1.1).
-        let id = core.newest + if core.newest == 0 { 1 } else { 2 };
+        let id = next_id(core.newest);
         core.newest = id;
         let key = core.add(id);
         let stream = &mut core.streams[key];

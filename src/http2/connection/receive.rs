@@ -128,8 +128,7 @@ impl Core {
             FrameError::Stream(id, code) => match self.key(id) {
                 Some(key) => self.stream_error(key, code),
                 None if self.is_idle(id) => self.fail(code),
-                None if self.may_have_crossed(id) => {}
-                None => self.put_reset(id, code),
+                None => self.reset_closed(id, code),
             },
         }
     }
@@ -209,7 +208,7 @@ impl Core {
             if self.is_idle(id) {
                 self.fail(ErrorCode::PROTOCOL_ERROR);
             } else {
-                self.data_after_end(id);
+                self.reset_closed(id, ErrorCode::STREAM_CLOSED);
             }
             return None;
         };
@@ -237,22 +236,20 @@ impl Core {
         Some(key)
     }
 
-    /// DATA on a closed stream.
-    fn data_after_end(&mut self, id: u32) {
+    /// Resets a closed stream because of a frame for it.
+    fn reset_closed(&mut self, id: u32, code: ErrorCode) {
         if !self.may_have_crossed(id) {
-            self.put_reset(id, ErrorCode::STREAM_CLOSED);
+            self.put_reset(id, code);
         }
     }
 
     /// HEADERS on a closed stream. A client that goes on with a stream that it has ended, or opens one below others, has lost track
     /// of the connection, which ends. An endpoint is only told that nobody reads the stream.
     pub(super) fn head_after_end(&mut self, id: u32) {
-        if self.may_have_crossed(id) {
-            return;
-        }
         match self.role {
+            Role::Server if self.may_have_crossed(id) => {}
             Role::Server => self.fail(self.closed.error_of_head(id)),
-            Role::Client => self.put_reset(id, ErrorCode::STREAM_CLOSED),
+            Role::Client => self.reset_closed(id, ErrorCode::STREAM_CLOSED),
         }
     }
 
