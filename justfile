@@ -28,7 +28,7 @@ ci:
     .ci/run
 
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 lint:
     cargo clippy --all-targets -- -D warnings

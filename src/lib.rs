@@ -10,31 +10,17 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-// These two first, because the modules below use their macros.
-#[macro_use]
-pub mod index;
-#[macro_use]
-mod words;
+#[macro_use(words)]
+extern crate cutover_data_plane;
 
-pub mod reason;
+pub(crate) use cutover_data_plane::{certificates, edge, net, snapshot};
+pub use cutover_data_plane::{
+    config, http1, http2, index, proxy, reason, routing, telemetry, upstream,
+};
 
-pub(crate) mod certificates;
-pub mod config;
-pub mod http1;
-pub mod http2;
-pub(crate) mod net;
-pub mod telemetry;
-
-pub mod routing;
-pub mod upstream;
-
-pub(crate) mod snapshot;
-
-pub mod proxy;
 pub mod rollout;
 
 pub(crate) mod admin;
-pub(crate) mod edge;
 
 pub(crate) mod control;
 

@@ -14,8 +14,8 @@ mod certificates;
 mod client_limits;
 mod decision_state;
 mod effective;
-#[cfg(test)]
-pub(crate) mod fixtures;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 mod flags;
 mod header_edits;
 mod mirror;
@@ -45,17 +45,17 @@ use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, 
 use crate::upstream::limits::ActiveCount;
 use crate::upstream::{Endpoint, Pool, VersionLoad};
 
-pub(crate) use actions::ServiceActions;
-pub(crate) use build::{Inputs, Previous};
-pub(crate) use certificates::{CertificateOwner, CertificateState};
+pub use actions::ServiceActions;
+pub use build::{Inputs, Previous};
+pub use certificates::{CertificateOwner, CertificateState};
 pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
-pub(crate) use decision_state::DecisionState;
-pub(crate) use effective::RolloutShare;
-pub(crate) use flags::{FlagMetrics, RollingFlag};
+pub use decision_state::DecisionState;
+pub use effective::RolloutShare;
+pub use flags::{FlagMetrics, RollingFlag};
 pub(crate) use header_edits::{CompiledFields, MergedEdits};
-pub(crate) use mirror::MirrorTarget;
-pub(crate) use sessions::{Keys, Sessions};
-pub(crate) use state::ServiceState;
+pub use mirror::MirrorTarget;
+pub use sessions::{Keys, Sessions};
+pub use state::ServiceState;
 
 /// One generation of the compiled configuration.
 ///
@@ -155,17 +155,17 @@ pub struct Service {
     /// Match rules, cohort and effective split.
     pub routing: routing::ServiceRouting,
     /// Redirects and responses by which the proxy answers requests of the service itself, and edits of requests.
-    pub(crate) actions: ServiceActions,
+    pub actions: ServiceActions,
     /// Limits on the requests of single clients, of the service and of its rules.
     pub(crate) client_limits: ServiceClientLimits,
     /// Groups of failures of the versions.
-    pub(crate) errors: Arc<ErrorGroups>,
+    pub errors: Arc<ErrorGroups>,
     /// The target of copies of requests, if the service has a mirror.
-    pub(crate) mirror: Option<Arc<MirrorTarget>>,
+    pub mirror: Option<Arc<MirrorTarget>>,
     /// Counters of the flags, in the order of [`routing::ServiceRouting::flags`].
-    pub(crate) flags: Box<[FlagMetrics]>,
+    pub flags: Box<[FlagMetrics]>,
     /// The flag that follows a rollout. With one, the guard compares users by the flag, and not by their versions.
-    pub(crate) rolling_flag: Option<RollingFlag>,
+    pub rolling_flag: Option<RollingFlag>,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.
@@ -262,7 +262,7 @@ impl Snapshot {
 /// It lives as long as the process. Publishing doesn't wait for the workers; a superseded generation is kept until the last one has
 /// left it.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub struct Live {
     current: arc_swap::ArcSwap<Snapshot>,
     /// Superseded snapshots, kept here until no worker uses them. Dropping the last reference to a large snapshot takes
     /// milliseconds, which would stall a worker's event loop; see [`Live::drop_unused`].
@@ -274,7 +274,7 @@ pub(crate) struct Live {
 
 /// The state of the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ConfigSource {
+pub struct ConfigSource {
     /// Path of the file.
     pub path: PathBuf,
     /// The files of the adopted configuration, the main file first.
@@ -299,7 +299,7 @@ const RECENT: usize = 32;
 
 impl ConfigSource {
     /// Records that the text with this hash, from these files, was adopted as this generation.
-    pub(crate) fn adopt(&mut self, hash: String, files: Arc<[ConfigFile]>, generation: u64) {
+    pub fn adopt(&mut self, hash: String, files: Arc<[ConfigFile]>, generation: u64) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -314,7 +314,7 @@ impl ConfigSource {
 
 impl Live {
     /// Creates the state with a first snapshot and `workers` adoption counters.
-    pub(crate) fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
+    pub fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
         Arc::new(Self {
             current: arc_swap::ArcSwap::from_pointee(first),
             superseded: Mutex::default(),
@@ -325,19 +325,19 @@ impl Live {
     }
 
     /// The current snapshot.
-    pub(crate) fn current(&self) -> Arc<Snapshot> {
+    pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
     /// Replaces the current snapshot with a single atomic store. Only for the publisher.
-    pub(crate) fn publish(&self, next: Arc<Snapshot>) {
+    pub fn publish(&self, next: Arc<Snapshot>) {
         let previous = self.current.swap(next);
         let mut superseded = self.superseded.lock().expect("superseded lock");
         superseded.push(previous);
     }
 
     /// Drops superseded snapshots that nobody else uses. The control thread calls this periodically.
-    pub(crate) fn drop_unused(&self) {
+    pub fn drop_unused(&self) {
         let mut superseded = self.superseded.lock().expect("superseded lock");
         // No new reference can appear in between, because `current` no longer returns these snapshots.
         superseded.retain(|snapshot| Arc::strong_count(snapshot) > 1);
@@ -350,12 +350,12 @@ impl Live {
     }
 
     /// Records that `worker` has adopted this generation.
-    pub(crate) fn adopt(&self, worker: WorkerId, generation: u64) {
+    pub fn adopt(&self, worker: WorkerId, generation: u64) {
         self.adopted[worker.0].store(generation, Ordering::Release);
     }
 
     /// The newest generation that every worker has adopted; 0 before all have adopted one.
-    pub(crate) fn adopted(&self) -> u64 {
+    pub fn adopted(&self) -> u64 {
         self.adopted
             .iter()
             .map(|a| a.load(Ordering::Acquire))
@@ -364,22 +364,22 @@ impl Live {
     }
 
     /// The state of the configuration file.
-    pub(crate) fn source(&self) -> ConfigSource {
+    pub fn source(&self) -> ConfigSource {
         self.source.lock().expect("source lock").clone()
     }
 
     /// The state of the certificates of all listeners.
-    pub(crate) fn certificates(&self) -> Vec<CertificateState> {
+    pub fn certificates(&self) -> Vec<CertificateState> {
         self.certificates.lock().expect("certificates lock").clone()
     }
 
     /// Replaces the state of the certificates. Only for the publisher.
-    pub(crate) fn note_certificates(&self, now: Vec<CertificateState>) {
+    pub fn note_certificates(&self, now: Vec<CertificateState>) {
         *self.certificates.lock().expect("certificates lock") = now;
     }
 
     /// Changes the state of the configuration file. Only for the publisher.
-    pub(crate) fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
+    pub fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
         change(&mut self.source.lock().expect("source lock"));
     }
 }

@@ -3,6 +3,7 @@
 
 /// Declares a closed set of words: an enum with `ALL`, `COUNT`, `as_str`, `parse`, `index` and `Display`. The documentation of a
 /// value is a comment above it or a text behind its word.
+#[macro_export]
 macro_rules! words {
     ($(#[$outer:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident $word:literal $(: $text:literal)?,)* }) => {
         $(#[$outer])*

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The configuration key that an error refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CertificateKey {
+pub enum CertificateKey {
     /// `cert`
     Cert,
     /// `key`
@@ -19,7 +19,7 @@ pub(crate) enum CertificateKey {
 
 impl CertificateKey {
     /// The name in the configuration.
-    pub(crate) fn key(self) -> &'static str {
+    pub fn key(self) -> &'static str {
         match self {
             Self::Cert => "cert",
             Self::Key => "key",
@@ -40,7 +40,8 @@ impl CertificateKey {
 
 /// Why a certificate can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CertError {
+pub struct CertError {
+    /// The key of the configuration that names the file.
     pub part: CertificateKey,
     /// The problem, including the name of the file.
     pub message: String,

@@ -15,17 +15,18 @@ use aws_lc_rs::rand;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provided};
 use xxhash_rust::xxh3::xxh3_64;
 
-pub(crate) use error::{CertError, CertificateKey};
+pub use error::{CertError, CertificateKey};
 #[cfg(test)]
 pub(crate) use ocsp::tests::response as ocsp_response;
 pub(crate) use ocsp::{OcspResponse, ocsp_path};
+pub use read::date;
 pub(crate) use read::{
-    Validity, authorities, chain, check_key_matches, date, file, key_file, signing_key, swapped,
+    Validity, authorities, chain, check_key_matches, file, key_file, signing_key, swapped,
 };
-pub(crate) use slot::{FileSlot, Material, News, RefusedFiles, outdated, seconds};
+pub use slot::{FileSlot, Material, News, RefusedFiles, outdated, seconds};
 
 /// The cryptography provider of all TLS connections.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     seed();
     Arc::new(provided::default_provider())
 }

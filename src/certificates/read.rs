@@ -69,7 +69,7 @@ pub(crate) fn key_file(path: &Path) -> Result<Vec<u8>, CertError> {
 
 /// Validity period of a certificate, in seconds since the epoch. Both ends are included (RFC 5280 §4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
+pub struct Validity {
     pub not_before: i64,
     pub not_after: i64,
 }
@@ -235,7 +235,7 @@ pub(crate) fn authorities(
 const YEAR_10000: u64 = 253_402_300_800;
 
 /// Formats seconds since the Unix epoch for people: `2026-11-28T17:00:00Z` (RFC 3339).
-pub(crate) fn date(seconds: i64) -> String {
+pub fn date(seconds: i64) -> String {
     // Nobody issues certificates for times before 1970 on purpose; the epoch is close enough.
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     match since.as_secs() < YEAR_10000 {

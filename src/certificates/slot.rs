@@ -10,7 +10,7 @@ use super::error::{CertError, CertificateKey};
 use super::read::{Validity, date};
 
 /// Certificates or authorities that are read from files, and stay in use until files that aren't worse replace them.
-pub(crate) trait Material: Sized {
+pub trait Material: Sized {
     /// Hash of the files.
     fn fingerprint(&self) -> u64;
 
@@ -26,7 +26,7 @@ pub(crate) trait Material: Sized {
 /// The control thread owns it and replaces it as a whole each time it has looked at the files. There is always something in use:
 /// without a first success there is no slot.
 #[derive(Debug)]
-pub(crate) struct FileSlot<M> {
+pub struct FileSlot<M> {
     /// The certificates or authorities in use.
     pub current: Arc<M>,
     /// Set if the present files were refused.
@@ -44,9 +44,10 @@ impl<M> Clone for FileSlot<M> {
 
 /// Files that were refused, so that the certificates or authorities read before them stay in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RefusedFiles {
+pub struct RefusedFiles {
     /// Fingerprint of the files; `None` if they could not be read.
     fingerprint: Option<u64>,
+    /// What is wrong with them, one error a file.
     pub errors: Vec<CertError>,
     /// When these errors were found first.
     pub since: SystemTime,
@@ -56,7 +57,7 @@ pub(crate) struct RefusedFiles {
 
 impl RefusedFiles {
     /// The errors, one line each.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let errors: Vec<String> = self.errors.iter().map(ToString::to_string).collect();
         errors.join("\n")
     }
@@ -64,7 +65,8 @@ impl RefusedFiles {
 
 /// The change since the files were last read.
 #[derive(Debug)]
-pub(crate) enum News {
+pub enum News {
+    /// The files are the same as before.
     None,
     /// The files contain something new, which is now in use.
     New,
@@ -159,7 +161,7 @@ impl<M: Material> FileSlot<M> {
     }
 
     /// Whether files that were refused because they were not valid yet have become valid.
-    pub(crate) fn may_be_ripe(&self, now: SystemTime) -> bool {
+    pub fn may_be_ripe(&self, now: SystemTime) -> bool {
         let refused = self.refused.as_ref();
         let retry = refused.and_then(|refused| refused.retry);
         retry.is_some_and(|time| time <= seconds(now))
@@ -167,12 +169,7 @@ impl<M: Material> FileSlot<M> {
 }
 
 /// The error for a certificate that isn't valid at `now`, while the one in use is. An earlier expiry is no reason.
-pub(crate) fn outdated(
-    path: &Path,
-    new: Validity,
-    current: Validity,
-    now: i64,
-) -> Option<CertError> {
+pub fn outdated(path: &Path, new: Validity, current: Validity, now: i64) -> Option<CertError> {
     if !current.covers(now) || new.covers(now) {
         return None;
     }
@@ -189,7 +186,7 @@ pub(crate) fn outdated(
 }
 
 /// Seconds since the epoch.
-pub(crate) fn seconds(time: SystemTime) -> i64 {
+pub fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -58,6 +58,6 @@ pub(crate) fn store(state_dir: &Path, directory: &str) -> PathBuf {
 }
 
 /// The file of a certificate and its key.
-pub(crate) fn certificate_file(store: &Path, name: &str) -> PathBuf {
+pub fn certificate_file(store: &Path, name: &str) -> PathBuf {
     store.join(format!("{name}.pem"))
 }

@@ -16,11 +16,11 @@ pub(super) const SCHEME: &str = "etcd:";
 
 /// A file in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FilePart<'t> {
+pub struct FilePart<'t> {
     /// The path as `include` leads to it, relative to the directory of the main file; `None` for the main file.
-    pub(crate) path: Option<&'t str>,
+    pub path: Option<&'t str>,
     /// The text of the file.
-    pub(crate) text: &'t str,
+    pub text: &'t str,
     /// Offset of `text` in the whole text.
     pub(super) start: usize,
 }
@@ -36,7 +36,7 @@ impl<'t> FilePart<'t> {
     }
 
     /// Whether the part is stored in etcd.
-    pub(crate) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.path.is_some_and(|path| path.starts_with(SCHEME))
     }
 
@@ -59,7 +59,7 @@ impl<'t> FilePart<'t> {
 }
 
 /// The files of a text; the main file is the first.
-pub(crate) fn parts(text: &str) -> Vec<FilePart<'_>> {
+pub fn parts(text: &str) -> Vec<FilePart<'_>> {
     let mut start = 0;
     let mut found = Vec::new();
     for piece in text.split(SEPARATOR) {
@@ -81,7 +81,7 @@ pub(crate) fn parts(text: &str) -> Vec<FilePart<'_>> {
 }
 
 /// Appends an included file to a text.
-pub(crate) fn append(text: &mut String, path: &str, file: &str) {
+pub fn append(text: &mut String, path: &str, file: &str) {
     text.push(SEPARATOR);
     text.push_str(path);
     text.push('\n');

@@ -132,7 +132,7 @@ impl Diagnostic {
     }
 
     /// The order in which diagnostics are shown: by file, and then by position.
-    pub(crate) fn in_order(&self, other: &Self) -> std::cmp::Ordering {
+    pub fn in_order(&self, other: &Self) -> std::cmp::Ordering {
         (&self.file, self.position()).cmp(&(&other.file, other.position()))
     }
 

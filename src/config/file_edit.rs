@@ -18,15 +18,19 @@ use crate::index::VersionIx;
 
 /// A change of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FileEdit {
+pub enum FileEdit {
     /// Changes roles and shares of versions of a service, in this order.
     Split {
+        /// Name of the service.
         service: String,
+        /// Name of a version and its new role or share.
         changes: Vec<(String, SplitChange)>,
     },
     /// Changes the shares of flags of a service, in this order.
     Flags {
+        /// Name of the service.
         service: String,
+        /// Name of a flag and its new share.
         changes: Vec<(String, FlagChange)>,
     },
     /// Sets the endpoints or the label of a version, or both.
@@ -34,12 +38,17 @@ pub(crate) enum FileEdit {
     /// Sets the endpoints or the label of a version, then starts the rollout of the service, or cuts over if it has no plan.
     Deploy(VersionEdit),
     /// Puts an earlier text back. The file must still have the text with the hash `running`.
-    Restore { text: String, running: String },
+    Restore {
+        /// The earlier text.
+        text: String,
+        /// Hash of the text that the file must still have.
+        running: String,
+    },
 }
 
 /// New properties of a version. `None` leaves a property unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct VersionEdit {
+pub struct VersionEdit {
     /// Name of the service.
     pub service: String,
     /// Name of the version.
@@ -52,7 +61,7 @@ pub(crate) struct VersionEdit {
 
 /// A change of a version's share or role in the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SplitChange {
+pub enum SplitChange {
     /// `5%`: the version gets this share.
     Share(Share),
     /// `rollout`: the version follows the plan of its service.
@@ -85,7 +94,7 @@ impl FromStr for SplitChange {
 
 /// A change of a flag's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FlagChange {
+pub enum FlagChange {
     /// `5%`: the flag is on for this share of the users.
     Share(Share),
     /// `rollout`: the flag follows the plan of its service.
@@ -114,7 +123,7 @@ impl FromStr for FlagChange {
 
 /// A text that an edit has produced.
 #[derive(Clone, Debug)]
-pub(crate) struct EditedText {
+pub struct EditedText {
     /// The whole text of the file.
     pub text: String,
     /// The configuration in the text.
@@ -123,7 +132,7 @@ pub(crate) struct EditedText {
 
 /// Why an edit can't be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EditRefusal {
+pub enum EditRefusal {
     /// There is no such service or version.
     Unknown(String),
     /// The edit doesn't fit the current state of the file.
@@ -157,7 +166,7 @@ impl FileEdit {
     ///
     /// # Errors
     /// See [`EditRefusal`].
-    pub(crate) fn apply(&self, text: &str, name: &str) -> Result<EditedText, EditRefusal> {
+    pub fn apply(&self, text: &str, name: &str) -> Result<EditedText, EditRefusal> {
         let edited = match self {
             Self::Split { service, changes } => {
                 in_its_file(text, service, |text| split(text, service, changes))?
@@ -330,7 +339,7 @@ fn rendered(errors: &[Diagnostic]) -> String {
 }
 
 /// Says how to change a file that can't be written, in one or more lines.
-pub(crate) fn unwritable_help(error: &io::Error) -> &'static [&'static str] {
+pub fn unwritable_help(error: &io::Error) -> &'static [&'static str] {
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => &[
             "a mounted ConfigMap, Secret or image can only be changed at its source,",

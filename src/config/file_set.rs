@@ -14,18 +14,18 @@ use super::replace::{self, InPlace, LockedFile, Replaced};
 
 /// The files of a configuration, locked. Dropping it releases the lock.
 #[derive(Debug)]
-pub(crate) struct LockedFiles {
+pub struct LockedFiles {
     main: LockedFile,
     path: PathBuf,
 }
 
 /// A file that can't be read or written.
 #[derive(Debug)]
-pub(crate) struct FileError {
+pub struct FileError {
     /// Path of the file.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// The error of reading or writing the file.
-    pub(crate) source: io::Error,
+    pub source: io::Error,
 }
 
 impl fmt::Display for FileError {
@@ -36,11 +36,11 @@ impl fmt::Display for FileError {
 
 /// A file that an edit has written or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WrittenFile {
+pub struct WrittenFile {
     /// The file.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// Why it was overwritten instead of replaced; `None` if it was replaced.
-    pub(crate) in_place: Option<InPlace>,
+    pub in_place: Option<InPlace>,
 }
 
 /// A change of a file by an edit: of an included one, or of the main one.
@@ -56,7 +56,7 @@ impl LockedFiles {
     ///
     /// # Errors
     /// See [`LockedFile::try_lock`].
-    pub(crate) fn try_lock(main: impl Into<PathBuf>) -> io::Result<Option<Self>> {
+    pub fn try_lock(main: impl Into<PathBuf>) -> io::Result<Option<Self>> {
         let path = main.into();
         let main = LockedFile::try_lock(&path)?;
         Ok(main.map(|main| Self { main, path }))
@@ -66,7 +66,7 @@ impl LockedFiles {
     ///
     /// # Errors
     /// A file can't be read.
-    pub(crate) fn read(&self) -> Result<String, FileError> {
+    pub fn read(&self) -> Result<String, FileError> {
         let main = self.main.read().map_err(|e| self.error(e))?;
         load::with_included(&self.path, main)
             .map_err(|failure| self.error(io::Error::other(failure.summary())))
@@ -77,11 +77,7 @@ impl LockedFiles {
     ///
     /// # Errors
     /// The file that can't be written.
-    pub(crate) fn replace(
-        &mut self,
-        before: &str,
-        after: &str,
-    ) -> Result<Vec<WrittenFile>, FileError> {
+    pub fn replace(&mut self, before: &str, after: &str) -> Result<Vec<WrittenFile>, FileError> {
         let (old, new) = (bundle::parts(before), bundle::parts(after));
         if let Some(part) = shared_change(&old, &new) {
             let message = "the members of the fleet share it: only a running proxy changes it";

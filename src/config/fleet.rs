@@ -73,7 +73,7 @@ impl fmt::Display for OnLost {
 
 impl FleetSpec {
     /// Whether both are the same member of the same fleet, with the same connection settings for etcd.
-    pub(crate) fn is_same_member(&self, other: &Self) -> bool {
+    pub fn is_same_member(&self, other: &Self) -> bool {
         let other = Self {
             on_lost: self.on_lost,
             join_wait: self.join_wait,
@@ -84,12 +84,12 @@ impl FleetSpec {
     }
 
     /// The key of the tables that the members share.
-    pub(crate) fn config_key(&self) -> String {
+    pub fn config_key(&self) -> String {
         format!("{}config", self.prefix())
     }
 
     /// The beginning of all keys of the fleet.
-    pub(crate) fn prefix(&self) -> String {
+    pub fn prefix(&self) -> String {
         format!("/cutover/{}/", self.name)
     }
 }

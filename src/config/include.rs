@@ -164,13 +164,13 @@ pub(crate) fn is_glob(name: &str) -> bool {
 }
 
 /// Whether a pattern for the names of files matches this one.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     glob::matches(pattern.as_bytes(), name.as_bytes())
 }
 
 /// Paths whose change may change the files that a main file includes: the patterns, and the files that they match now. Empty if
 /// the main file can't be read.
-pub(crate) fn watched(main: &Path) -> Vec<PathBuf> {
+pub fn watched(main: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(main).unwrap_or_default();
     let directory = main.parent().unwrap_or(Path::new(""));
     let patterns = patterns(&text).into_iter().map(|(_, pattern)| pattern);
@@ -183,7 +183,7 @@ pub(crate) fn watched(main: &Path) -> Vec<PathBuf> {
 }
 
 /// The files that a pattern with its directory matches now.
-pub(crate) fn listing(pattern: &Path) -> Vec<String> {
+pub fn listing(pattern: &Path) -> Vec<String> {
     let name = pattern.file_name().and_then(|name| name.to_str());
     let Some(name) = name.filter(|name| is_glob(name)) else {
         return Vec::new();

@@ -60,7 +60,7 @@ impl Loaded {
     }
 
     /// The files with the services that each defines, the main file first. `main` is the path of the main file.
-    pub(crate) fn files(&self, main: &Path) -> Vec<ConfigFile> {
+    pub fn files(&self, main: &Path) -> Vec<ConfigFile> {
         let parts = bundle::parts(&self.text);
         let (_, included) = parts.split_at(1);
         let mut files = vec![ConfigFile {
@@ -85,11 +85,11 @@ impl Loaded {
 
 /// A file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConfigFile {
+pub struct ConfigFile {
     /// Path of the file; relative if the path of the main file is.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Names of the services that it defines.
-    pub(crate) services: Vec<String>,
+    pub services: Vec<String>,
 }
 
 /// Why a file can't be used: one or more errors. `Display` writes all of them in full, without colour.
@@ -114,7 +114,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
 ///
 /// # Errors
 /// The text isn't valid, or a `body_file` can't be read.
-pub(crate) fn of_text(text: String, name: &str) -> Result<Loaded, LoadFailure> {
+pub fn of_text(text: String, name: &str) -> Result<Loaded, LoadFailure> {
     let hash = hash(text.as_bytes());
     let failure = |errors| LoadFailure {
         errors,
@@ -142,13 +142,13 @@ pub fn hash(text: &[u8]) -> String {
 ///
 /// # Errors
 /// A file can't be read, or is no text.
-pub(crate) fn text(path: &Path) -> Result<String, LoadFailure> {
+pub fn text(path: &Path) -> Result<String, LoadFailure> {
     let main = one_text(path)?;
     with_included(path, main)
 }
 
 /// Returns the [`hash`] of a file with those that it includes, or `None` if one of them can't be read.
-pub(crate) fn hash_of(path: &Path) -> Option<String> {
+pub fn hash_of(path: &Path) -> Option<String> {
     Some(hash(text(path).ok()?.as_bytes()))
 }
 
@@ -355,7 +355,7 @@ impl LoadFailure {
         }
     }
 
-    /// Renders all errors in full. `color` adds ANSI escape sequences; print such text with [`anstream`], which strips
+    /// Renders all errors in full. `color` adds ANSI escape sequences; print such text with `anstream`, which strips
     /// them if the output is no terminal.
     pub fn rendered(&self, color: bool) -> String {
         let errors: Vec<String> = self.errors.iter().map(|e| e.rendered(color)).collect();

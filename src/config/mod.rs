@@ -10,20 +10,20 @@ pub mod access_log;
 pub mod acme;
 pub mod actions;
 mod bodies;
-pub(crate) mod bundle;
+pub mod bundle;
 pub mod client_limit;
 pub mod condition;
 mod defaults;
 pub(crate) mod diagnostic;
 pub mod edit;
 mod endpoint;
-pub(crate) mod file_edit;
-pub(crate) mod file_set;
+pub mod file_edit;
+pub mod file_set;
 pub mod flag;
 pub mod fleet;
 mod foreign;
-pub(crate) mod glob;
-pub(crate) mod include;
+pub mod glob;
+pub mod include;
 mod keys;
 pub mod load;
 mod locate;
@@ -31,7 +31,7 @@ mod lower;
 mod masking;
 mod merge;
 pub mod mirror;
-pub(crate) mod paths;
+pub mod paths;
 pub mod policy;
 mod position;
 mod problem;
@@ -39,19 +39,19 @@ mod problems;
 mod quantity_hint;
 mod raw;
 mod remedy;
-pub(crate) mod replace;
+pub mod replace;
 pub mod rollout;
-pub(crate) mod secret;
-pub(crate) mod sections;
+pub mod secret;
+pub mod sections;
 mod share;
-pub(crate) mod shared;
+pub mod shared;
 pub mod spec;
 mod suggest;
 mod syntax;
 pub mod template;
 pub mod trace;
 mod transport;
-pub(crate) mod units;
+pub mod units;
 mod value;
 
 pub use diagnostic::{Diagnostic, Severity};
@@ -74,7 +74,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// Returns every error in the text, in text order.
-pub(crate) fn parse_bundle(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
+pub fn parse_bundle(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
     parse_parts(text, &bundle::parts(text), file_name).map(|(spec, _)| spec)
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn parse_bundle(text: &str, file_name: &str) -> Result<Spec, Vec<Diag
 ///
 /// # Errors
 /// Returns every error in the text, in text order, or else the errors of the bodies.
-pub(crate) fn parse_with_files(
+pub fn parse_with_files(
     text: &str,
     file_name: &str,
 ) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Configuration files that are tried, in this order, if none is given.
-pub(crate) const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
+pub const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
 
 /// Returns the first of [`DEFAULT_CONFIGS`] that exists.
-pub(crate) fn default_config() -> Option<PathBuf> {
+pub fn default_config() -> Option<PathBuf> {
     DEFAULT_CONFIGS
         .iter()
         .map(PathBuf::from)
@@ -26,7 +26,7 @@ pub(crate) const PACKAGED_STATE_DIR: &str = "/var/lib/cutover";
 
 /// Returns the directories in which a running proxy may keep its state, the most likely first: the one that `run` would use
 /// as this user and, unless one is configured, that of the packaged service, which runs as another user.
-pub(crate) fn state_dirs(configured: Option<&Path>) -> Vec<PathBuf> {
+pub fn state_dirs(configured: Option<&Path>) -> Vec<PathBuf> {
     state_dirs_by(configured, |name| env::var_os(name))
 }
 
@@ -46,7 +46,7 @@ fn state_dirs_by(
 /// `$XDG_STATE_HOME/cutover`, else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
 ///
 /// Relative paths in the variables are ignored, as the XDG Base Directory Specification asks for.
-pub(crate) fn state_dir(configured: Option<&Path>) -> PathBuf {
+pub fn state_dir(configured: Option<&Path>) -> PathBuf {
     state_dir_by(configured, |name| env::var_os(name))
 }
 
@@ -82,7 +82,7 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
 ///
 /// # Errors
 /// Fails if the path has no file name, or its directory doesn't exist or can't be read.
-pub(crate) fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("control", state_dir, config)
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn control_socket(state_dir: &Path, config: &Path) -> io::Result<Path
 ///
 /// # Errors
 /// Fails for the same reasons as [`control_socket`].
-pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+pub fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("handover", state_dir, config)
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<Pat
 ///
 /// # Errors
 /// Fails for the same reasons as [`control_socket`].
-pub(crate) fn history_dir(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+pub fn history_dir(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     Ok(state_dir.join("history").join(digits(config)?))
 }
 
@@ -109,7 +109,7 @@ fn socket(kind: &str, state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
 }
 
 /// The directory of a file.
-pub(crate) fn directory(file: &Path) -> &Path {
+pub fn directory(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

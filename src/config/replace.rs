@@ -195,7 +195,7 @@ pub(super) fn create(path: &Path, text: &str, like: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The file can't be written.
-pub(crate) fn private(path: &Path, text: &str) -> io::Result<()> {
+pub fn private(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let (temporary, file) = create_beside(path, directory)?;
     let written = write_from_start(&file, text.as_bytes());

@@ -9,7 +9,7 @@ use std::path::Path;
 const OTHERS: u32 = 0o006;
 
 /// The maximum size of a secret in bytes. A larger file was probably named by mistake.
-pub(crate) const MOST: u64 = 4096;
+pub const MOST: u64 = 4096;
 
 /// Reads a secret, up to one byte more than [`MOST`], so that the caller can tell if it is too large.
 ///
@@ -17,7 +17,7 @@ pub(crate) const MOST: u64 = 4096;
 ///
 /// # Errors
 /// Fails if the file can't be read, or if everyone can read or write it; the message says what to do.
-pub(crate) fn read(file: &Path, what: &str, risk: &str) -> Result<Vec<u8>, String> {
+pub fn read(file: &Path, what: &str, risk: &str) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let fault = |e: io::Error| format!("{what} {shown}: {e}");
     // Check the mode of the open file, since the path may lead to another file by now.

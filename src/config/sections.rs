@@ -4,20 +4,20 @@ use toml::de::DeTable;
 
 /// The parts of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sections {
+pub struct Sections {
     /// The text of the tables.
-    pub(crate) taken: String,
+    pub taken: String,
     /// The rest of the text.
-    pub(crate) rest: String,
+    pub rest: String,
     /// The headers of the tables, each with its line, from 1.
-    pub(crate) headers: Vec<(usize, String)>,
+    pub headers: Vec<(usize, String)>,
 }
 
 /// Takes the tables with these names, and the tables in them, out of a valid text. Comments directly above a header belong to it.
 ///
 /// # Errors
 /// One of the tables is written without a header of its own, such as `service.shop = { … }`. Contains the name of that table.
-pub(crate) fn take(text: &str, names: &[&str]) -> Result<Sections, String> {
+pub fn take(text: &str, names: &[&str]) -> Result<Sections, String> {
     let mut sections = Sections::default();
     let mut is_taken = false;
     // Comments belong to the entry that follows them.

@@ -16,11 +16,11 @@ use super::paths;
 
 /// The part and the copy of the shared tables of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SharedTables {
+pub struct SharedTables {
     /// The path of their part in the text: `etcd:/cutover/front/config`.
-    pub(crate) part: String,
+    pub part: String,
     /// The member's copy of the tables. The file need not exist.
-    pub(crate) copy: PathBuf,
+    pub copy: PathBuf,
 }
 
 /// The names of the tables that the fleet shares according to a main file.
@@ -51,7 +51,7 @@ fn member<'t, 's>(root: &'t DeTable<'s>, key: &str) -> Option<&'t DeValue<'s>> {
 }
 
 /// Finds the shared tables of a main file, if it has any. A file whose `[fleet]` isn't valid has none: reading it reports that.
-pub(crate) fn of_text(main: &str) -> Option<SharedTables> {
+pub fn of_text(main: &str) -> Option<SharedTables> {
     // Most files share nothing, and need no second look. A key may be written with escapes.
     if !main.contains("share") && !main.contains('\\') {
         return None;
@@ -82,7 +82,7 @@ pub(crate) fn of_text(main: &str) -> Option<SharedTables> {
 }
 
 /// The `[fleet]` of a main file that shares tables, whatever else the file has.
-pub(crate) fn fleet_of(main: &Path) -> Option<FleetSpec> {
+pub fn fleet_of(main: &Path) -> Option<FleetSpec> {
     let text = std::fs::read_to_string(main).ok()?;
     let (root, _) = DeTable::parse_recoverable(&text);
     let fleet = lower::fleet_alone(&text, root.get_ref())?;
@@ -90,19 +90,19 @@ pub(crate) fn fleet_of(main: &Path) -> Option<FleetSpec> {
 }
 
 /// The path of the part of the text that a fleet shares.
-pub(crate) fn part_of(fleet: &FleetSpec) -> String {
+pub fn part_of(fleet: &FleetSpec) -> String {
     format!("{SCHEME}{}", fleet.config_key())
 }
 
 /// The text of the shared tables in the text of a configuration.
-pub(crate) fn tables(text: &str) -> Option<&str> {
+pub fn tables(text: &str) -> Option<&str> {
     let parts = bundle::parts(text);
     let shared = parts.iter().find(|part| part.is_shared())?;
     Some(shared.text)
 }
 
 /// The text of a configuration with other shared tables.
-pub(crate) fn with_tables(text: &str, part: &str, tables: &str) -> String {
+pub fn with_tables(text: &str, part: &str, tables: &str) -> String {
     let parts = bundle::parts(text);
     match parts.iter().find(|part| part.is_shared()) {
         Some(shared) => bundle::with_part(text, shared, tables),
@@ -115,13 +115,13 @@ pub(crate) fn with_tables(text: &str, part: &str, tables: &str) -> String {
 }
 
 /// Whether a text can consist of tables: it has none of the characters that TOML forbids, one of which separates files.
-pub(crate) fn is_tables(text: &str) -> bool {
+pub fn is_tables(text: &str) -> bool {
     let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     text.chars().all(fits)
 }
 
 /// Whether the fleet shares a service: the file shares the services, and has none of this name itself.
-pub(crate) fn has_service(main: &Path, service: &str) -> bool {
+pub fn has_service(main: &Path, service: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(main) else {
         return false;
     };

@@ -444,11 +444,7 @@ impl ServiceSpec {
     }
 
     /// The header edits of a request that this rule matches and this version gets: the inner ones last, so that they win.
-    pub(crate) fn header_edits(
-        &self,
-        rule: Option<RuleIx>,
-        version: Option<VersionIx>,
-    ) -> HeaderEdits {
+    pub fn header_edits(&self, rule: Option<RuleIx>, version: Option<VersionIx>) -> HeaderEdits {
         let of_version = version.map(|version| &self.versions[version].actions.headers);
         let of_rule = rule.map(|rule| &self.rules[rule].actions.headers);
         let inner = of_version.into_iter().chain(of_rule);

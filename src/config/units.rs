@@ -18,7 +18,7 @@ const DURATION_UNITS: [&str; 5] = ["ms", "s", "m", "h", "d"];
 ///
 /// # Errors
 /// Fails without a unit or number, with an unknown unit, or above [`LONGEST`].
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     // humantime accepts more units, among them `M` for months, which is more likely meant as minutes.
     let units = text
         .split(|c: char| !c.is_alphabetic())

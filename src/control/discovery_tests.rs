@@ -3,8 +3,16 @@
 use super::*;
 use crate::config;
 
-use crate::upstream::resolve::scripted_server::{A, AAAA, Answer, DnsServer};
+use scripted_server::{A, AAAA, Answer, DnsServer};
 use tokio::task::LocalSet;
+
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the integration tests"
+)]
+#[path = "../../tests/support/dns.rs"]
+mod scripted_server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -119,7 +119,7 @@ impl Subscriber for FaultSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event()
             && *metadata.level() == Level::TRACE
-            && metadata.target().starts_with("cutover::")
+            && metadata.target().starts_with("cutover")
     }
 
     fn event(&self, event: &Event<'_>) {

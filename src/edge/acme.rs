@@ -19,7 +19,7 @@ pub(crate) const ALPN: &[u8] = b"acme-tls/1";
 
 /// The answers to challenges.
 #[derive(Default)]
-pub(crate) struct AcmeAnswers {
+pub struct AcmeAnswers {
     /// Thumbprint of the account's key, once there is one.
     thumbprint: ArcSwapOption<String>,
     /// The certificates for challenges over TLS, by name.
@@ -34,7 +34,7 @@ impl fmt::Debug for AcmeAnswers {
 
 impl AcmeAnswers {
     /// Sets the thumbprint of the account's key.
-    pub(crate) fn set_thumbprint(&self, thumbprint: &str) {
+    pub fn set_thumbprint(&self, thumbprint: &str) {
         self.thumbprint.store(Some(Arc::new(thumbprint.to_owned())));
     }
 
@@ -42,7 +42,7 @@ impl AcmeAnswers {
     ///
     /// # Errors
     /// rustls refuses the certificate.
-    pub(crate) fn set_certificate(
+    pub fn set_certificate(
         &self,
         name: &str,
         certificate: Option<CertifiedKey>,

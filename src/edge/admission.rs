@@ -22,7 +22,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 ///
 /// All atomics are relaxed: each is a value of its own, and no other memory is published through them.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub struct Admission {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
@@ -40,7 +40,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// `descriptors` is the process's limit of open files; `None` if there is none.
-    pub(crate) fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
+    pub fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
         let admission = Self {
             open: AtomicUsize::new(0),
             ceiling: AtomicUsize::new(0),
@@ -57,7 +57,7 @@ impl Admission {
     }
 
     /// Applies the limits of a new configuration. If the ceiling falls below the number of open connections, idle ones are shed.
-    pub(crate) fn adopt(&self, limits: &ProxyLimits) {
+    pub fn adopt(&self, limits: &ProxyLimits) {
         let wanted = limits.connections.unwrap_or(usize::MAX);
         if limits.connections.is_some() && wanted > self.descriptor_share {
             tracing::warn!(
@@ -82,7 +82,7 @@ impl Admission {
     }
 
     /// Number of open downstream connections.
-    pub(crate) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 

@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 64;
 
 /// Open connections by client.
 #[derive(Debug)]
-pub(crate) struct ClientConnections {
+pub struct ClientConnections {
     buckets: Box<[[AtomicU64; SLOTS]]>,
     secret: RandomState,
 }

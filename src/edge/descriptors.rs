@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const RESERVED_MOST: usize = 65_536;
 
 /// Raises the soft limit of open files to the hard limit, and returns the resulting limit; `None` if there is none.
-pub(crate) fn raise_descriptor_limit() -> Option<usize> {
+pub fn raise_descriptor_limit() -> Option<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let former = limit.current;
@@ -30,7 +30,7 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
 /// several threads the kernel waits there until no thread can be reading the old table (`synchronize_rcu` in `expand_fdtable`),
 /// which takes 6 to 16 ms, during which the worker serves no request. It would happen at 64, 128, 256 descriptors and so on, just
 /// while clients arrive. A table never shrinks.
-pub(crate) fn reserve_descriptors(limit: Option<usize>) {
+pub fn reserve_descriptors(limit: Option<usize>) {
     let highest = highest_reserved(limit);
     // The smallest number that the duplicate may get, for which the table has to be that large.
     let reserved = i32::try_from(highest)

@@ -16,7 +16,7 @@ use crate::config::spec::{self, Bind};
 /// What a socket is used for. Part of the handover protocol between processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// Client traffic.
     Listener,
     /// The admin API at a configured address.
@@ -32,7 +32,8 @@ pub(crate) enum Purpose {
 
 /// Describes a socket. Part of the handover protocol between processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Label {
+pub struct Label {
+    /// What the socket is for.
     pub purpose: Purpose,
     /// Name of the listener; empty for other purposes.
     #[serde(default)]
@@ -44,16 +45,17 @@ pub(crate) struct Label {
 
 /// Inherited sockets that are not in use yet.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<(Label, OwnedFd)>);
+pub struct Inherited(Vec<(Label, OwnedFd)>);
 
 impl Inherited {
-    pub(crate) fn new(sockets: Vec<(Label, OwnedFd)>) -> Self {
+    /// Sockets that a former process has handed over, each with its description.
+    pub fn new(sockets: Vec<(Label, OwnedFd)>) -> Self {
         Self(sockets)
     }
 
     /// Takes the sockets that the service manager passed (`LISTEN_FDS`, see `sd_listen_fds(3)`): its own, or those that a former
     /// process has stored with it. To be called once, at startup.
-    pub(crate) fn from_environment() -> Self {
+    pub fn from_environment() -> Self {
         let passed = match sd_notify::listen_fds_with_names() {
             Ok(passed) => passed,
             Err(error) => {
@@ -100,7 +102,7 @@ impl Inherited {
     }
 
     /// Takes the socket with this purpose and address.
-    pub(crate) fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
+    pub fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
         let address = written(bind);
         let mut sockets = self.take(|label, _| {
             label.purpose == purpose && label.bind.as_deref() == Some(address.as_str())
@@ -114,13 +116,13 @@ impl Inherited {
     }
 
     /// The ports of the sockets that were not taken.
-    pub(crate) fn ports(&self) -> Vec<u16> {
+    pub fn ports(&self) -> Vec<u16> {
         let port = |(_, fd): &(Label, OwnedFd)| address(fd.as_fd()).map(|a| a.port());
         self.0.iter().filter_map(port).collect()
     }
 
     /// Closes the sockets that were not taken and returns their labels, without repetitions.
-    pub(crate) fn give_up(self) -> Vec<Label> {
+    pub fn give_up(self) -> Vec<Label> {
         let mut labels: Vec<Label> = self.0.into_iter().map(|(label, _)| label).collect();
         labels.dedup();
         labels
@@ -128,7 +130,7 @@ impl Inherited {
 }
 
 /// Prefix of the names under which sockets are stored with the service manager: `listener.NAME`.
-pub(crate) const STORED: &str = "listener.";
+pub const STORED: &str = "listener.";
 
 fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     SockRef::from(&fd).local_addr().ok()?.as_socket()

@@ -15,7 +15,7 @@ use crate::telemetry::ListenerShard;
 /// Immutable, and shared by the listener and its connections. A reload makes a new one for later connections. What must follow a
 /// reload at once, such as routes and limits, is in the snapshot instead.
 #[derive(Debug)]
-pub(crate) struct ListenerInfo {
+pub struct ListenerInfo {
     /// A number that the listener keeps across reloads.
     pub id: ListenerId,
     /// The name in `[listen.NAME]`.

@@ -10,19 +10,19 @@
 //! * [`connection`] serves an HTTP/1 connection and [`h2`] an HTTP/2 connection. [`request`] converts a parsed HTTP/1 head to the
 //!   request that the data path handles.
 
-pub(crate) mod acme;
-pub(crate) mod admission;
+pub mod acme;
+pub mod admission;
 mod client_connections;
 pub(crate) mod connection;
 mod connection_context;
 mod connection_gauge;
-pub(crate) mod descriptors;
+pub mod descriptors;
 mod draining_listener;
 mod h2;
-pub(crate) mod inherit;
-pub(crate) mod listener;
+pub mod inherit;
+pub mod listener;
 mod listener_info;
 mod request;
-pub(crate) mod tls;
-pub(crate) mod worker;
-pub(crate) mod workers;
+pub mod tls;
+pub mod worker;
+pub mod workers;

@@ -47,7 +47,7 @@ const UPSTREAM_SHED: usize = 16;
 
 /// A command of the control thread.
 #[derive(Debug)]
-pub(crate) enum WorkerCommand {
+pub enum WorkerCommand {
     /// Adopt the published snapshot.
     Adopt,
     /// Serve these listeners and no others.
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
 /// The channel is unbounded, so that the control thread never waits for a worker. Dropping the handle closes the channel, which
 /// ends the worker at once, as [`WorkerCommand::Stop`] does.
 #[derive(Debug)]
-pub(crate) struct WorkerHandle {
+pub struct WorkerHandle {
     mailbox: mpsc::UnboundedSender<WorkerCommand>,
     pulse: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
@@ -118,7 +118,7 @@ impl WorkerHandle {
     }
 
     /// Sends a command. It is dropped if the worker has ended.
-    pub(crate) fn tell(&self, command: WorkerCommand) {
+    pub fn tell(&self, command: WorkerCommand) {
         let _ = self.mailbox.send(command);
     }
 

@@ -22,7 +22,7 @@ const PANICS_WITHIN: Duration = Duration::from_secs(60);
 ///
 /// Owned by the publisher. A worker keeps its number, its metric shards and its sockets when its thread is replaced.
 #[derive(Debug)]
-pub(crate) struct Workers {
+pub struct Workers {
     workers: Vec<WorkerHandle>,
     shared: Arc<Shared>,
     /// Each worker's pulse at the last [`Self::is_alive`].
@@ -36,7 +36,7 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime can't be created.
-    pub(crate) fn start(
+    pub fn start(
         workers: usize,
         live: &Arc<Live>,
         admission: &Arc<Admission>,
@@ -58,12 +58,12 @@ impl Workers {
     }
 
     /// All workers, by number.
-    pub(crate) fn workers(&self) -> &[WorkerHandle] {
+    pub fn workers(&self) -> &[WorkerHandle] {
         &self.workers
     }
 
     /// Waits until every worker has adopted this generation or a later one. `false` if that takes longer than `limit`.
-    pub(crate) async fn adopted(&self, generation: u64, limit: Duration) -> bool {
+    pub async fn adopted(&self, generation: u64, limit: Duration) -> bool {
         let wait = async {
             // `Notify` stores one permit, so that a notification between the check and the wait is not lost.
             while self.shared.live.adopted() < generation {
@@ -74,7 +74,7 @@ impl Workers {
     }
 
     /// Waits until a worker has ended.
-    pub(crate) async fn one_ended(&self) {
+    pub async fn one_ended(&self) {
         while !self.workers.iter().any(WorkerHandle::has_ended) {
             self.shared.changed.notified().await;
         }
@@ -85,7 +85,7 @@ impl Workers {
     ///
     /// # Errors
     /// More than five panicked within a minute, or a thread can't be created.
-    pub(crate) fn restart_panicked(&mut self) -> io::Result<Vec<WorkerId>> {
+    pub fn restart_panicked(&mut self) -> io::Result<Vec<WorkerId>> {
         let mut restarted = Vec::new();
         for (id, worker) in self.workers.iter_mut().enumerate() {
             if !worker.has_ended() {
@@ -107,21 +107,21 @@ impl Workers {
     }
 
     /// Makes all workers announce the end of their connections. New connections are still accepted.
-    pub(crate) fn announce(&self) {
+    pub fn announce(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Announce);
         }
     }
 
     /// Makes all workers close their listeners, finish the requests in flight and end.
-    pub(crate) fn drain(&self) {
+    pub fn drain(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Drain);
         }
     }
 
     /// Like [`Self::drain`] while another process accepts on the same sockets, except on those of the listeners `ours`.
-    pub(crate) fn hand_over(&self, ours: &[ListenerId]) {
+    pub fn hand_over(&self, ours: &[ListenerId]) {
         let ours: Arc<[ListenerId]> = ours.into();
         for worker in &self.workers {
             worker.tell(WorkerCommand::HandOver(ours.clone()));
@@ -129,14 +129,14 @@ impl Workers {
     }
 
     /// Makes all workers cut everything but streams.
-    pub(crate) fn cut_requests(&self) {
+    pub fn cut_requests(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::CutRequests);
         }
     }
 
     /// Waits until all workers have ended.
-    pub(crate) async fn all_ended(&self) {
+    pub async fn all_ended(&self) {
         // Another task that waits on the same `Notify` may take the notification: the state is polled as well.
         while !self.workers.iter().all(WorkerHandle::has_ended) {
             let _ = tokio::time::timeout(Duration::from_millis(5), self.shared.changed.notified())
@@ -145,7 +145,7 @@ impl Workers {
     }
 
     /// Ends all workers at once and waits for their threads. Returns whether none of them had panicked.
-    pub(crate) fn stop(&mut self) -> bool {
+    pub fn stop(&mut self) -> bool {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Stop);
         }
@@ -154,7 +154,7 @@ impl Workers {
     }
 
     /// Whether the event loop of every worker has ticked since the last call.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         let now: Vec<u64> = self.workers.iter().map(WorkerHandle::pulse).collect();
         let moved = now.iter().zip(&self.pulses).all(|(now, then)| now > then);
         self.pulses = now;

@@ -46,7 +46,7 @@ pub fn check(authority: &[u8]) -> Result<(), Reject> {
 }
 
 /// Splits an authority that passed [`check`] into its host, including the brackets of an IPv6 address, and its port.
-pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
+pub fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
     // A last colon inside the brackets of an IPv6 address, which then end the authority, separates no port.
     // From the end a port is a few bytes away, nearer than the set-up of a vectored search is worth.
     let colon = match authority.iter().rposition(|&b| b == b':') {

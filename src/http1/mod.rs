@@ -27,7 +27,7 @@ mod plain;
 mod request;
 mod response;
 pub(crate) mod status;
-pub(crate) mod target;
+pub mod target;
 pub(crate) mod trailers;
 
 pub use fields::FieldId;

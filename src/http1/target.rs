@@ -80,7 +80,7 @@ fn split_rare(buf: &[u8], target: Span, method: Method) -> Result<Parts, Reject>
 /// # Errors
 /// 400 `fragment-in-target` if the first rejected character is `#`, otherwise 400 `bad-target`.
 #[inline]
-pub(crate) fn check_characters(path_and_query: &[u8]) -> Result<(), Reject> {
+pub fn check_characters(path_and_query: &[u8]) -> Result<(), Reject> {
     let (blocks, rest) = path_and_query.as_chunks::<16>();
     let suspects = blocks.iter().any(has_suspect)
         || match path_and_query.last_chunk() {

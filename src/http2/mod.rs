@@ -20,5 +20,5 @@ pub(crate) use connection::{
 };
 #[cfg(fuzzing)]
 pub use connection::{Request, fuzz as fuzz_connection, requests};
-pub(crate) use head::{BlockLimits, HeadBlock, HeadKind};
-pub(crate) use hpack::{Decoder, Encoder, Indexing};
+pub use head::{BlockLimits, HeadBlock, HeadKind};
+pub use hpack::{Decoder, Encoder, Indexing};

@@ -165,6 +165,7 @@ impl TaskControl {
         self.controls.0.slab.borrow()[self.key.get()].clone()
     }
 
+    /// What the task is doing.
     pub fn phase(&self) -> TaskPhase {
         self.phase.get()
     }
@@ -322,6 +323,7 @@ struct TaskTable {
 pub struct TaskControls(Rc<TaskTable>);
 
 impl TaskControls {
+    /// No tasks yet; time is counted from now.
     pub fn new() -> Self {
         Self::since(Instant::now())
     }
@@ -411,6 +413,7 @@ impl TaskControls {
         self.0.slab.borrow().len()
     }
 
+    /// Whether no task is left.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -423,7 +426,7 @@ impl Default for TaskControls {
 }
 
 /// Seconds since the Unix epoch, by the system's clock. Unlike deadlines it follows adjustments of the clock.
-pub(crate) fn wall_s() -> u64 {
+pub fn wall_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     since.map_or(0, |d| d.as_secs())
 }

@@ -20,7 +20,7 @@ const USER_TIMEOUT_MIN: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// The socket is not a TCP socket.
-pub(crate) fn keep_alive(socket: &impl AsFd, pause: Duration) -> io::Result<()> {
+pub fn keep_alive(socket: &impl AsFd, pause: Duration) -> io::Result<()> {
     // The kernel takes a C `int` of milliseconds.
     let user_timeout = pause
         .max(USER_TIMEOUT_MIN)

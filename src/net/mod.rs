@@ -3,12 +3,12 @@
 
 pub(crate) mod budget;
 pub(crate) mod buffer;
-pub(crate) mod clock;
+pub mod clock;
 pub(crate) mod date;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod framed;
-pub(crate) mod keepalive;
+pub mod keepalive;
 mod listener_id;
 pub(crate) mod pipe;
 pub(crate) mod proxy_header;
@@ -22,6 +22,6 @@ pub(crate) use budget::{BudgetShare, ByteBudget};
 pub(crate) use buffer::{Buffer, Buffers};
 pub(crate) use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
 pub(crate) use framed::FramedStream;
-pub(crate) use listener_id::ListenerId;
-pub(crate) use socket_file::SocketFile;
-pub(crate) use stream::Stream;
+pub use listener_id::ListenerId;
+pub use socket_file::SocketFile;
+pub use stream::Stream;

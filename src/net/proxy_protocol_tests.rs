@@ -269,7 +269,7 @@ fn agree(bytes: &[u8]) {
 /// The headers in `fuzz/corpus/proxy_protocol`. Those of files named `ok-…` are accepted.
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let directory =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/proxy_protocol");
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/proxy_protocol");
     let files = std::fs::read_dir(directory).expect("it is part of the project");
     let file = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.expect("an entry").path();

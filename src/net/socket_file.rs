@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A process owns the files that it has created. The file of an inherited socket belongs to the other process until a handover
 /// is complete ([`Self::claim`]): if this process fails before that, the other one still serves the socket.
 #[derive(Debug)]
-pub(crate) struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     inode: u64,
     owned: AtomicBool,
@@ -21,7 +21,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// The file doesn't exist.
-    pub(crate) fn created(path: &Path) -> io::Result<Self> {
+    pub fn created(path: &Path) -> io::Result<Self> {
         Self::at(path, true)
     }
 
@@ -29,7 +29,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// The file doesn't exist.
-    pub(crate) fn adopted(path: &Path) -> io::Result<Self> {
+    pub fn adopted(path: &Path) -> io::Result<Self> {
         Self::at(path, false)
     }
 
@@ -42,12 +42,12 @@ impl SocketFile {
     }
 
     /// Takes ownership. The former owner has given it up.
-    pub(crate) fn claim(&self) {
+    pub fn claim(&self) {
         self.owned.store(true, Ordering::Relaxed);
     }
 
     /// Gives up ownership, in favour of another process.
-    pub(crate) fn leave(&self) {
+    pub fn leave(&self) {
         self.owned.store(false, Ordering::Relaxed);
     }
 }

@@ -92,7 +92,7 @@ fn nanos(time: Duration) -> u64 {
 
 /// The sender of a request, as far as it is known without another look at it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum User {
+pub enum User {
     /// Not known: each failure counts.
     Anyone,
     /// The user at this point of the cohort.

@@ -74,7 +74,7 @@ pub(crate) mod observe;
 mod outcome;
 pub(crate) mod pace;
 pub(crate) mod peer;
-pub(crate) mod placing;
+pub mod placing;
 pub(crate) mod releasing;
 pub(crate) mod respond;
 pub(crate) mod retry;

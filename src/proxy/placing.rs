@@ -12,7 +12,7 @@ use crate::snapshot::{DecisionState, Service};
 
 /// The target of the first try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aim {
+pub struct Aim {
     /// Index of the version in its service.
     pub version: VersionIx,
     /// Index of the session's endpoint in the version's pool.
@@ -23,7 +23,7 @@ pub(crate) struct Aim {
 
 /// The target of the first try, and the effect of the response on the session.
 #[derive(Debug)]
-pub(crate) struct Placed {
+pub struct Placed {
     /// Version, endpoint and hash of the first try.
     pub aim: Aim,
     /// How the version was chosen.
@@ -42,7 +42,7 @@ pub(crate) struct Placed {
 
 /// The treatment of a request by its service.
 #[derive(Debug)]
-pub(crate) enum Placement<'s> {
+pub enum Placement<'s> {
     /// The request is forwarded.
     Forward(Placed),
     /// The proxy answers it.
@@ -51,7 +51,7 @@ pub(crate) enum Placement<'s> {
 
 /// An answer that the configuration gives to a request.
 #[derive(Debug)]
-pub(crate) struct Answered<'s> {
+pub struct Answered<'s> {
     /// The answer that the configuration defines.
     pub answer: &'s Answer,
     /// Index of the version that has the answer, if a version has it.
@@ -75,7 +75,7 @@ impl Placement<'_> {
 
 /// Chooses what happens to a request. `preview` is the version that the host names, if it is a
 /// preview host.
-pub(crate) fn place<'s, F: Fields>(
+pub fn place<'s, F: Fields>(
     worker: &Worker,
     service: &'s Service,
     preview: Option<VersionIx>,

@@ -5,7 +5,7 @@ use crate::http1::HttpVersion;
 /// The elements that a listener adds to `Via` (RFC 9110 §7.6.3): received protocol version and
 /// pseudonym. Rendered once for each version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Via {
+pub struct Via {
     h10: Box<str>,
     h11: Box<str>,
     h2: Box<str>,

@@ -8,7 +8,7 @@ use crate::routing::AnsweredBy;
 
 /// The answers of a service, of its rules and of its versions, and how requests are edited.
 #[derive(Debug)]
-pub(crate) struct ServiceActions {
+pub struct ServiceActions {
     service: Option<Answer>,
     rules: Box<[Option<Answer>]>,
     versions: Box<[Option<Answer>]>,
@@ -38,7 +38,7 @@ impl ServiceActions {
     }
 
     /// The answer that a decision refers to.
-    pub(crate) fn answer(&self, by: AnsweredBy) -> Option<&Answer> {
+    pub fn answer(&self, by: AnsweredBy) -> Option<&Answer> {
         match by {
             AnsweredBy::Service => self.service.as_ref(),
             AnsweredBy::Rule(rule) => self.rules[rule.0].as_ref(),
@@ -48,7 +48,7 @@ impl ServiceActions {
 
     /// How requests that this rule matches are rewritten: as the rule says, else as the service does.
     #[inline]
-    pub(crate) fn rewrite(&self, rule: Option<RuleIx>) -> Option<&Rewrite> {
+    pub fn rewrite(&self, rule: Option<RuleIx>) -> Option<&Rewrite> {
         let (service, rules) = self.rewrites.split_first()?;
         rule.and_then(|rule| rules[rule.0].as_ref())
             .or(service.as_ref())

@@ -27,7 +27,7 @@ use crate::upstream::{Pool, Registry};
 /// The state that was in force before the snapshot. It decides what a new share or role may already do: only what was in force can
 /// go on without new checks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Previous<'a> {
+pub enum Previous<'a> {
     /// None: the first generation of a process without a predecessor.
     Nothing,
     /// The state that a predecessor passed on.
@@ -44,11 +44,16 @@ pub(crate) type Rollouts<'a> = &'a dyn Fn(&spec::ServiceSpec) -> RolloutShare;
 
 /// The inputs of [`Snapshot::compile`].
 #[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
+pub struct Inputs<'a> {
+    /// The number of the new snapshot.
     pub generation: u64,
+    /// The configuration that it is built from.
     pub spec: &'a Arc<Spec>,
+    /// What ran before.
     pub previous: Previous<'a>,
+    /// Whether a version may take a larger share.
     pub passes: Verdicts<'a>,
+    /// Where the rollouts stand.
     pub rollouts: Rollouts<'a>,
     /// The addresses of names.
     pub resolutions: &'a Resolutions,
@@ -67,7 +72,7 @@ pub(crate) struct Inputs<'a> {
 impl Snapshot {
     /// Compiles the effective state under the specification. Used at startup, after a reload, when the stable gate opens and in a
     /// takeover.
-    pub(crate) fn compile(inputs: &Inputs<'_>, registry: &Registry, telemetry: &Telemetry) -> Self {
+    pub fn compile(inputs: &Inputs<'_>, registry: &Registry, telemetry: &Telemetry) -> Self {
         let running = match inputs.previous {
             Previous::Generation(running) => running.state(),
             Previous::Nothing | Previous::Process(_) => Vec::new(),
@@ -88,7 +93,7 @@ impl Snapshot {
 
     /// Compiles `spec` as desired, without regard to the state before and without looking up names. For commands that
     /// inspect a file, and for tests.
-    pub(crate) fn build(
+    pub fn build(
         generation: u64,
         spec: Arc<Spec>,
         registry: &Registry,
@@ -98,7 +103,7 @@ impl Snapshot {
     }
 
     /// Compiles `spec` as desired, with these addresses of names.
-    pub(crate) fn desired(
+    pub fn desired(
         generation: u64,
         spec: Arc<Spec>,
         resolutions: &Resolutions,

@@ -7,7 +7,7 @@ use crate::certificates::Validity;
 
 /// The state of a certificate, or of the authorities that a version's endpoints are verified against.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CertificateState {
+pub struct CertificateState {
     /// The listener or version that uses it.
     pub owner: CertificateOwner,
     /// Server names (SNI) that it is presented for. Empty for a version.
@@ -26,9 +26,14 @@ pub(crate) struct CertificateState {
 
 /// Who uses a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CertificateOwner {
+pub enum CertificateOwner {
     /// The listener of this name, towards clients.
     Listener(String),
     /// A version, towards its endpoints.
-    Version { service: String, version: String },
+    Version {
+        /// Name of the service.
+        service: String,
+        /// Name of the version.
+        version: String,
+    },
 }

@@ -10,7 +10,7 @@ use crate::routing::{DecisionInput, RequestView, Split};
 /// `usable` and `next` are closures because their callers differ: a worker has its own view of each pool and a position in the
 /// exact split; `explain` must not advance either.
 #[derive(Debug)]
-pub(crate) struct DecisionState<'a, U, N> {
+pub struct DecisionState<'a, U, N> {
     /// The service that decides.
     pub service: &'a Service,
     /// The current time in seconds since the Unix epoch.

@@ -44,7 +44,7 @@ pub(super) struct EffectiveSplit {
 
 /// The part of a rollout in the effective state of its service. The default is that of a rollout that has not begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RolloutShare {
+pub struct RolloutShare {
     /// Share that the rollout has reached.
     pub share: Share,
     /// When an abort or a rollback voided the canary's sessions, in seconds since the Unix epoch.
@@ -215,7 +215,7 @@ impl Snapshot {
     }
 
     /// Whether a version that the gate holds back passes its checks by now, so that the next snapshot would differ.
-    pub(crate) fn can_open(&self) -> bool {
+    pub fn can_open(&self) -> bool {
         let passes = |version: &Version| {
             let mut members = version.pool.members.iter();
             members.any(|m| m.endpoint.passes_checks())

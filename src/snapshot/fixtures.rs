@@ -9,7 +9,7 @@ use crate::upstream::Registry;
 use crate::upstream::resolve::record::Resolutions;
 
 /// Compiles a snapshot with a registry and counters of its own. `passes` applies to every version.
-pub(crate) fn compiled(
+pub fn compiled(
     spec: &Arc<Spec>,
     previous: Previous<'_>,
     passes: bool,

@@ -14,7 +14,7 @@ use crate::telemetry::record::FlagState;
 
 /// The counters of one flag.
 #[derive(Debug)]
-pub(crate) struct FlagMetrics {
+pub struct FlagMetrics {
     /// Requests by state.
     pub requests: Arc<FlagCounter>,
     /// For each goal of the service: the conversions by state.
@@ -36,7 +36,7 @@ impl FlagMetrics {
 
 /// The flag of a service that follows a rollout.
 #[derive(Debug)]
-pub(crate) struct RollingFlag {
+pub struct RollingFlag {
     /// The flag.
     pub flag: FlagIx,
     name: Box<str>,

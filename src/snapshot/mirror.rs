@@ -12,7 +12,7 @@ use crate::upstream::{Pool, Registry};
 
 /// The target of a service's copies. It owns all that a copy needs, because a copy may outlive the snapshot of its request.
 #[derive(Debug)]
-pub(crate) struct MirrorTarget {
+pub struct MirrorTarget {
     /// The mirror in the configuration.
     pub spec: MirrorSpec,
     /// The endpoints of the version. They share their state with those of live traffic, but outcomes of copies don't count for

@@ -15,7 +15,7 @@ use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
 
 /// Sealing keys by key file. `None` is the key that the proxy keeps in its state directory.
-pub(crate) type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
+pub type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
 
 /// The sticky sessions of one service.
 #[derive(Debug)]

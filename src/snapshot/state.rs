@@ -16,26 +16,26 @@ use crate::routing::sticky::Past;
 /// The state of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct ServiceState {
+pub struct ServiceState {
     /// Name of the service.
-    pub(crate) name: String,
+    pub name: String,
     /// The effective stable version.
-    pub(crate) stable: String,
+    pub stable: String,
     /// Effective shares by version, in thousandths of a percent. Contains every share above 0 and every version that the split
     /// names.
-    pub(crate) shares: BTreeMap<String, u32>,
+    pub shares: BTreeMap<String, u32>,
     /// Versions whose new role or share waits for a passing check.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) awaiting: Vec<String>,
+    pub awaiting: Vec<String>,
     /// Sticky sessions by version. Versions whose state is the default are left out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) sessions: BTreeMap<String, SessionState>,
+    pub sessions: BTreeMap<String, SessionState>,
 }
 
 /// The state of a version's sticky sessions. Times are in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct SessionState {
+pub struct SessionState {
     /// When the version lost its share; `None` while it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) left_s: Option<u64>,
@@ -55,7 +55,7 @@ impl SessionState {
 
 impl Snapshot {
     /// The state of all services, for a successor or for the next generation.
-    pub(crate) fn state(&self) -> Vec<ServiceState> {
+    pub fn state(&self) -> Vec<ServiceState> {
         let mut states = Vec::with_capacity(self.services.len());
         for service in &self.services {
             let split = &service.routing.split;

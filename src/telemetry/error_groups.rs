@@ -26,7 +26,7 @@ const VARIABLE: &str = "{id}";
 
 /// The properties that the failures of a group share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ErrorGroupKey {
+pub struct ErrorGroupKey {
     /// Name of the version.
     pub version: String,
     /// The path, with `{id}` in place of its variable parts.
@@ -39,7 +39,8 @@ pub(crate) struct ErrorGroupKey {
 
 /// A group of failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ErrorGroup {
+pub struct ErrorGroup {
+    /// What its failures have in common.
     pub key: ErrorGroupKey,
     /// Number of failed attempts.
     pub count: u64,
@@ -51,7 +52,7 @@ pub(crate) struct ErrorGroup {
 
 /// The groups of one service.
 #[derive(Debug)]
-pub(crate) struct ErrorGroups {
+pub struct ErrorGroups {
     shards: Box<[Mutex<GroupShard>]>,
 }
 
@@ -103,7 +104,7 @@ impl ErrorGroups {
     }
 
     /// Whether there are no groups.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         // No holder of this lock panics; see `all`.
         let is_empty = |shard: &Mutex<GroupShard>| {
             shard
@@ -134,7 +135,7 @@ impl ErrorGroups {
     }
 
     /// Returns the groups of other versions that `stable` doesn't have, the largest first.
-    pub(crate) fn unknown_to(&self, stable: &str, now: Instant) -> Vec<ErrorGroup> {
+    pub fn unknown_to(&self, stable: &str, now: Instant) -> Vec<ErrorGroup> {
         let of_stable = |group: &ErrorGroup| group.key.version == stable;
         let (known, mut others): (Vec<_>, Vec<_>) = self.all(now).into_iter().partition(of_stable);
         let known: HashSet<_> = known.iter().map(ErrorGroup::failure).collect();

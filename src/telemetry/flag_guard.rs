@@ -12,7 +12,7 @@ use super::worker_id::WorkerId;
 
 /// The counters of a flag under a rollout.
 #[derive(Debug)]
-pub(crate) struct FlagGuard {
+pub struct FlagGuard {
     /// Counters by the state of the flag.
     sides: [Arc<GuardCounters>; FlagState::COUNT],
     /// Latency of the users without the flag, one shard per worker.
@@ -39,7 +39,7 @@ impl Telemetry {
 impl FlagGuard {
     /// The requests of the users for whom the flag has this state.
     #[inline]
-    pub(crate) fn side(&self, state: FlagState) -> &GuardCounters {
+    pub fn side(&self, state: FlagState) -> &GuardCounters {
         &self.sides[state.index()]
     }
 
@@ -49,7 +49,7 @@ impl FlagGuard {
     }
 
     /// The latencies of the users without the flag, over all workers.
-    pub(crate) fn latency_without(&self) -> [u64; BUCKETS] {
+    pub fn latency_without(&self) -> [u64; BUCKETS] {
         let mut totals = LatencyTotals::default();
         for shard in &self.latency {
             shard.0.add_to(&mut totals);

@@ -13,7 +13,7 @@ const S: u64 = 1_000 * MS;
 
 /// Inclusive upper bounds of the internal buckets, in nanoseconds, ascending.
 #[rustfmt::skip]
-pub(crate) const BOUNDS: [u64; 60] = [
+pub const BOUNDS: [u64; 60] = [
     50 * US, 75 * US,
     100 * US, 125 * US, 150 * US, 200 * US, 250 * US, 300 * US, 400 * US, 500 * US, 600 * US, 750 * US,
     MS, 1_250 * US, 1_500 * US, 2 * MS, 2_500 * US, 3 * MS, 4 * MS, 5 * MS, 6 * MS, 7_500 * US,
@@ -24,7 +24,7 @@ pub(crate) const BOUNDS: [u64; 60] = [
 ];
 
 /// Number of internal buckets: one for each bound, and one for longer durations.
-pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
+pub const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// The exported bounds: the value of `le` in seconds, and the same bound in nanoseconds.
 pub(crate) const EXPORTED: [(&str, u64); 15] = [
@@ -64,7 +64,7 @@ const FIRST: [u8; 64] = {
 
 /// Returns the index of the internal bucket for a duration in nanoseconds.
 #[inline]
-pub(crate) fn bucket(nanos: u64) -> usize {
+pub fn bucket(nanos: u64) -> usize {
     let mut bucket = usize::from(FIRST[63 - (nanos | 1).leading_zeros() as usize]);
     while bucket < BOUNDS.len() && BOUNDS[bucket] < nanos {
         bucket += 1;

@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Dropped lines of the process log: `cutover_log_dropped_total{log="log"}`.
-pub(crate) static PROCESS_LOG_DROPPED: AtomicU64 = AtomicU64::new(0);
+pub static PROCESS_LOG_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the number of dropped lines by the `log` label.
 pub(crate) fn dropped() -> [(&'static str, u64); 1] {
@@ -37,7 +37,7 @@ pub(crate) fn dropped() -> [(&'static str, u64); 1] {
 ///
 /// The thread ends when the last handle is dropped.
 #[derive(Debug)]
-pub(crate) struct LogWriter {
+pub struct LogWriter {
     queue: SyncSender<String>,
     shared: Arc<LogQueue>,
 }
@@ -56,7 +56,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// If the thread can't be started.
-    pub(crate) fn start<O, R>(dropped: &'static AtomicU64, out: O, report: R) -> io::Result<Self>
+    pub fn start<O, R>(dropped: &'static AtomicU64, out: O, report: R) -> io::Result<Self>
     where
         O: AsFd + Send + 'static,
         R: Fn(u64) -> String + Send + 'static,
@@ -82,7 +82,7 @@ impl LogWriter {
     }
 
     /// Queues a line, which must include its newline. Never blocks: if the queue is full, the line is dropped and counted.
-    pub(crate) fn push(&self, line: String) {
+    pub fn push(&self, line: String) {
         let shared = &*self.shared;
         let send = |line| match self.queue.try_send(line) {
             Ok(()) => Ok(()),
@@ -94,7 +94,7 @@ impl LogWriter {
     }
 
     /// Waits up to `limit` until all lines accepted so far are written; returns false if `limit` passed first.
-    pub(crate) fn flush(&self, limit: Duration) -> bool {
+    pub fn flush(&self, limit: Duration) -> bool {
         self.shared.progress.flush(limit)
     }
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::words::MirrorOutcome;
 
 /// Number of differences that are kept.
-pub(crate) const KEPT_DIFFERENCES: usize = 100;
+pub const KEPT_DIFFERENCES: usize = 100;
 
 /// Number of kinds of difference that are counted apart. Kinds hold paths that applications choose, so they have to be bounded.
 const MAX_KINDS: usize = 200;
@@ -21,7 +21,7 @@ pub(crate) const OTHER_KINDS: &str = "other";
 
 /// The mirror of one service: its counters and its latest differences.
 #[derive(Debug, Default)]
-pub(crate) struct MirrorLog {
+pub struct MirrorLog {
     outcomes: [AtomicU64; MirrorOutcome::COUNT],
     in_flight: AtomicUsize,
     differences: Mutex<Differences>,
@@ -36,7 +36,7 @@ struct Differences {
 
 /// A copy whose response differed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MirrorDifference {
+pub struct MirrorDifference {
     /// `x-request-id` of the request and its copy.
     pub id: String,
     /// When the copy's response was complete.
@@ -57,7 +57,7 @@ pub(crate) struct MirrorDifference {
 
 /// One difference between two responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MirrorFinding {
+pub struct MirrorFinding {
     /// `status`, `header:content-type`, `json:$.items[].price`.
     pub kind: String,
     /// Value in the response to the user.
@@ -73,7 +73,7 @@ impl MirrorLog {
     }
 
     /// Returns the number of copies with each outcome.
-    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (MirrorOutcome, u64)> {
+    pub fn outcomes(&self) -> impl Iterator<Item = (MirrorOutcome, u64)> {
         let count =
             |outcome: &MirrorOutcome| self.outcomes[outcome.index()].load(Ordering::Relaxed);
         MirrorOutcome::ALL.iter().map(move |o| (*o, count(o)))
@@ -111,7 +111,7 @@ impl MirrorLog {
     }
 
     /// Returns the kinds of difference with their counts, the most frequent first.
-    pub(crate) fn kinds(&self) -> Vec<(String, u64)> {
+    pub fn kinds(&self) -> Vec<(String, u64)> {
         let kinds = self.differences().kinds.clone();
         let mut kinds: Vec<_> = kinds.into_iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -119,7 +119,7 @@ impl MirrorLog {
     }
 
     /// Returns the latest differences, the newest first.
-    pub(crate) fn latest(&self, most: usize) -> Vec<Arc<MirrorDifference>> {
+    pub fn latest(&self, most: usize) -> Vec<Arc<MirrorDifference>> {
         let differences = self.differences();
         differences.last.iter().rev().take(most).cloned().collect()
     }

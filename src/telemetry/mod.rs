@@ -8,30 +8,30 @@
 //!
 //! [`mod@words`] has the closed sets of words that records, metrics and logs share.
 
-pub(crate) mod access_log;
+pub mod access_log;
 mod cells;
-pub(crate) mod error_groups;
+pub mod error_groups;
 mod family;
 pub(crate) mod flag_guard;
 pub mod flags;
 pub mod goals;
 pub mod guard;
-pub(crate) mod latency;
-pub(crate) mod log_limit;
-pub(crate) mod log_writer;
-pub(crate) mod mirror;
+pub mod latency;
+pub mod log_limit;
+pub mod log_writer;
+pub mod mirror;
 pub mod names;
-pub(crate) mod orders;
+pub mod orders;
 pub(crate) mod outcomes;
 mod page;
 pub(crate) mod process;
 mod queue_progress;
 pub mod record;
-pub(crate) mod registry;
+pub mod registry;
 pub mod render;
 pub(crate) mod shard;
-pub(crate) mod trace;
-pub(crate) mod windows;
+pub mod trace;
+pub mod windows;
 pub(crate) mod words;
 mod worker_id;
 

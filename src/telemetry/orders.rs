@@ -8,7 +8,7 @@ static ORDERS: [AtomicU64; OrderOutcome::COUNT] =
     [const { AtomicU64::new(0) }; OrderOutcome::COUNT];
 
 /// Counts an order that has ended.
-pub(crate) fn count_order(outcome: OrderOutcome) {
+pub fn count_order(outcome: OrderOutcome) {
     ORDERS[outcome.index()].fetch_add(1, Relaxed);
 }
 

@@ -32,9 +32,9 @@ use crate::reason::Reason;
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-pub(crate) use ejections::MOST_RESOLVED;
-pub(crate) use expiry::PresentSeries;
-pub(crate) use labels::{Ejection, Rollback};
+pub use ejections::MOST_RESOLVED;
+pub use expiry::PresentSeries;
+pub use labels::{Ejection, Rollback};
 
 /// All counters of the process.
 ///
@@ -45,7 +45,7 @@ pub struct Telemetry {
     workers: usize,
     access_log: AccessLog,
     /// Number of spans by outcome.
-    pub(crate) spans: Arc<SpanCounts>,
+    pub spans: Arc<SpanCounts>,
     families: Mutex<Families>,
 }
 
@@ -88,7 +88,7 @@ impl Telemetry {
     }
 
     /// Returns the access log.
-    pub(crate) fn access_log(&self) -> &AccessLog {
+    pub fn access_log(&self) -> &AccessLog {
         &self.access_log
     }
 

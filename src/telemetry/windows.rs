@@ -19,7 +19,7 @@ const LEAST_FOR_QUANTILE: u64 = 100;
 
 /// Rate, errors and durations (RED) over a window: of the attempts of a version, or of the requests of a service's clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Red {
+pub struct Red {
     /// Requests that ended in the window.
     pub requests: u64,
     /// Requests that failed: status 5xx, or a gRPC status that counts as a failure of the server.
@@ -38,7 +38,7 @@ pub(crate) struct Red {
 
 /// Samples of the last minute for every version and service.
 #[derive(Debug, Default)]
-pub(crate) struct StatusWindows {
+pub struct StatusWindows {
     versions: BTreeMap<String, BTreeMap<String, Ring>>,
     clients: BTreeMap<String, Ring>,
 }
@@ -58,7 +58,7 @@ struct Sample {
 
 impl StatusWindows {
     /// Samples every version and service, and forgets those without series. Call it once a second.
-    pub(crate) fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
+    pub fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
         telemetry.each_version(|service, version, metrics| {
             let rings = entry(&mut self.versions, service, BTreeMap::new);
             let ring = entry(rings, version, || Ring::new(now));
@@ -79,20 +79,20 @@ impl StatusWindows {
     /// Returns the figures of the time `over`, at most a minute, before the last tick.
     ///
     /// The rate of a version that is younger than `over` relates to its age. An unknown version has zeros.
-    pub(crate) fn red(&self, service: &str, version: &str, over: Duration) -> Red {
+    pub fn red(&self, service: &str, version: &str, over: Duration) -> Red {
         let ring = { self.versions.get(service) }.and_then(|rings| rings.get(version));
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
     /// Like [`Self::red`], for the clients of a service: each request counts once, the proxy's own answers included.
-    pub(crate) fn clients(&self, service: &str, over: Duration) -> Red {
+    pub fn clients(&self, service: &str, over: Duration) -> Red {
         let ring = self.clients.get(service);
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
     /// Whether nothing was counted for a minute, neither for the versions of a service nor for its clients. All figures of the
     /// service stay zero then until something is counted.
-    pub(crate) fn is_idle(&self, service: &str) -> bool {
+    pub fn is_idle(&self, service: &str) -> bool {
         let versions = self
             .versions
             .get(service)
@@ -107,7 +107,7 @@ impl StatusWindows {
     ///
     /// Cancelled attempts count as longer than all others. Without them the quantile would sink with each attempt that is
     /// cancelled because it has passed the quantile, until every request had a second try.
-    pub(crate) fn duration(
+    pub fn duration(
         &self,
         service: &str,
         version: &str,

@@ -30,7 +30,7 @@ use crate::telemetry::record::Reason;
 
 /// An open connection and the protocol that it speaks.
 #[derive(Debug)]
-pub(crate) struct OpenedConnection {
+pub struct OpenedConnection {
     /// The byte stream, inside TLS if the scheme is `https`.
     pub stream: Stream,
     /// `true`: HTTP/2, by ALPN or by prior knowledge. `false`: HTTP/1.1.
@@ -116,10 +116,7 @@ impl std::error::Error for ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`]. In no case has the application received anything, so that another try is safe.
-pub(crate) async fn open(
-    endpoint: &Endpoint,
-    limit: Duration,
-) -> Result<OpenedConnection, ConnectError> {
+pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<OpenedConnection, ConnectError> {
     dial(endpoint, limit, Purpose::default()).await
 }
 

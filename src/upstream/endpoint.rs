@@ -53,17 +53,17 @@ pub struct Endpoint {
 }
 
 /// The reasons why an endpoint may not be picked, as bits. Several may hold at once.
-pub(crate) mod flag {
+pub mod flag {
     /// The endpoint has health checks, and none has passed yet.
-    pub(crate) const UNPROVEN: u32 = 1;
+    pub const UNPROVEN: u32 = 1;
     /// The health checks of the endpoint fail.
-    pub(crate) const DOWN: u32 = 2;
+    pub const DOWN: u32 = 2;
     /// Outlier detection has ejected it.
-    pub(crate) const EJECTED: u32 = 4;
+    pub const EJECTED: u32 = 4;
     /// A worker saw a failure that should eject it, and the control thread has not decided yet.
-    pub(crate) const SUSPECT: u32 = 8;
+    pub const SUSPECT: u32 = 8;
     /// An operator has drained it.
-    pub(crate) const DRAINING: u32 = 16;
+    pub const DRAINING: u32 = 16;
 }
 
 /// Whether an endpoint may be picked, and with which part of its weight. Any change increases the registry's epoch.
@@ -82,11 +82,11 @@ pub struct EndpointState {
 
 /// The result of an endpoint's health checks, for display. Workers read only the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CheckNote {
+pub struct CheckNote {
     /// Time since which it has been in its present state of health.
-    pub(crate) since: SystemTime,
+    pub since: SystemTime,
     /// Why the last failed check failed. Kept until a check passes while the endpoint is up.
-    pub(crate) failure: Option<Arc<str>>,
+    pub failure: Option<Arc<str>>,
 }
 
 impl EndpointState {
@@ -147,12 +147,12 @@ impl EndpointState {
     }
 
     /// The result of its health checks; `None` if it has none.
-    pub(crate) fn checks(&self) -> Option<CheckNote> {
+    pub fn checks(&self) -> Option<CheckNote> {
         self.checks.lock().expect("checks lock").clone()
     }
 
     /// Updates the result of its health checks. Only for the control thread.
-    pub(crate) fn note_checks(&self, change: impl FnOnce(&mut Option<CheckNote>)) {
+    pub fn note_checks(&self, change: impl FnOnce(&mut Option<CheckNote>)) {
         change(&mut self.checks.lock().expect("checks lock"));
     }
 
@@ -272,7 +272,7 @@ impl Endpoint {
     }
 
     /// Host and port of the name that the endpoint is an address of; otherwise the endpoint's own name.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         let is_resolved = matches!(self.spec.address, EndpointAddress::Resolved(_));
         if is_resolved {
             &self.authority
@@ -282,7 +282,7 @@ impl Endpoint {
     }
 
     /// Whether its checks, if it has any, pass.
-    pub(crate) fn passes_checks(&self) -> bool {
+    pub fn passes_checks(&self) -> bool {
         self.state.flags() & (flag::UNPROVEN | flag::DOWN) == 0
     }
 
@@ -409,7 +409,7 @@ impl Registry {
     }
 
     /// The endpoint of this address for this version, if it is in use.
-    pub(crate) fn find(
+    pub fn find(
         &self,
         service: &str,
         version: &str,
@@ -433,7 +433,7 @@ impl Registry {
 
     /// Sets how connections to the endpoints of this version are opened from now on. Connections that were opened otherwise
     /// carry no more requests.
-    pub(crate) fn set_transport(
+    pub fn set_transport(
         &self,
         service: &str,
         version: &str,

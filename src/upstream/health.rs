@@ -9,7 +9,7 @@ use crate::config::policy;
 ///
 /// One result that agrees with the verdict clears those against it, so that only failures (or passes) in a row change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CheckHistory {
+pub struct CheckHistory {
     verdict: Verdict,
     /// The number of consecutive results that contradict the verdict.
     against: u32,
@@ -18,7 +18,7 @@ pub(crate) struct CheckHistory {
 
 /// State of an endpoint according to its health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// No check has passed yet.
     Unproven,
     /// The endpoint may receive traffic.
@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
 
 /// A change of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transition {
+pub enum Transition {
     /// The first check passed.
     Proven,
     /// The endpoint was down, and `rise` checks in a row passed.
@@ -40,12 +40,12 @@ pub(crate) enum Transition {
 
 impl CheckHistory {
     /// The history of a new endpoint, which is up as soon as one check passes.
-    pub(crate) fn unproven(now: Instant) -> Self {
+    pub fn unproven(now: Instant) -> Self {
         Self::with(Verdict::Unproven, now)
     }
 
     /// The history of an endpoint that had traffic before it was checked. It is up until its checks fail.
-    pub(crate) fn trusted(now: Instant) -> Self {
+    pub fn trusted(now: Instant) -> Self {
         Self::with(Verdict::Up, now)
     }
 
@@ -59,7 +59,7 @@ impl CheckHistory {
     }
 
     /// The present verdict.
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
@@ -71,7 +71,7 @@ impl CheckHistory {
 
     /// Records the result of a check and returns the transition that it causes. The policy is passed each time, so that an
     /// edited configuration takes effect without losing the history.
-    pub(crate) fn on_result(
+    pub fn on_result(
         &mut self,
         passed: bool,
         policy: &policy::HealthPolicy,
@@ -102,7 +102,7 @@ impl CheckHistory {
 
 /// Slow start: the part of its weight, in thousandths, that an endpoint has after being up for `up_for`. It grows linearly
 /// from 100 to 1000 over `slow_start`.
-pub(crate) fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
+pub fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
     const FIRST: f64 = 100.0;
     if up_for >= slow_start {
         return 1000;
@@ -113,7 +113,7 @@ pub(crate) fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
 
 /// The time until the next check: the interval plus or minus up to a tenth, so that the checks of many proxies don't
 /// synchronize.
-pub(crate) fn next_in(interval: Duration, rng: &mut fastrand::Rng) -> Duration {
+pub fn next_in(interval: Duration, rng: &mut fastrand::Rng) -> Duration {
     interval.mul_f64(0.9 + 0.2 * rng.f64())
 }
 

@@ -11,21 +11,21 @@
 
 mod addresses;
 pub(crate) mod budget;
-pub(crate) mod connect;
+pub mod connect;
 pub(crate) mod conns;
-pub(crate) mod endpoint;
+pub mod endpoint;
 mod endpoint_shard;
 pub(crate) mod h2_conns;
 mod h2_io;
 pub(crate) mod h2_open;
-pub(crate) mod health;
+pub mod health;
 pub(crate) mod limits;
-pub(crate) mod outlier;
+pub mod outlier;
 pub(crate) mod pick;
 pub mod pool;
-pub(crate) mod probe;
-pub(crate) mod resolve;
-pub(crate) mod tls;
+pub mod probe;
+pub mod resolve;
+pub mod tls;
 pub(crate) mod tls_failure;
 pub(crate) mod transport;
 mod weak_map;

@@ -110,7 +110,7 @@ fn reached(streak: &AtomicU32, threshold: u32) -> bool {
 
 /// The outcomes of one endpoint since it was created, for [`Judge::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttemptCounts {
+pub struct AttemptCounts {
     /// The endpoint's slot.
     pub slot: usize,
     /// Attempts that succeeded.
@@ -121,7 +121,7 @@ pub(crate) struct AttemptCounts {
 
 /// The decision about a detected outlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Decision {
+pub struct Decision {
     /// The endpoint's slot.
     pub slot: usize,
     /// Why it was detected.
@@ -135,7 +135,7 @@ pub(crate) struct Decision {
 /// It decides and remembers; the health monitor, which owns one per pool, sets the flags accordingly. At no time are more ejected
 /// than `max_ejected` allows, except between a reload and [`Self::keep`].
 #[derive(Debug, Default)]
-pub(crate) struct Judge {
+pub struct Judge {
     members: HashMap<usize, JudgedEndpoint>,
 }
 
@@ -160,7 +160,7 @@ struct EjectionState {
 impl Judge {
     /// Sets the members of the pool after a reload. Members that stay keep their state. If more are ejected than a smaller
     /// pool allows, those with the earliest end are readmitted, and their slots returned.
-    pub(crate) fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
+    pub fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
         let known: HashSet<usize> = slots.iter().copied().collect();
         self.members.retain(|slot, _| known.contains(slot));
         for slot in slots {
@@ -178,7 +178,7 @@ impl Judge {
     /// Decides about an endpoint that was detected as an outlier. `absent` tells which endpoints get no traffic for other
     /// reasons (health, drain): the last one that gets any is never ejected. `None` if the endpoint is unknown or ejected
     /// already.
-    pub(crate) fn suspect(
+    pub fn suspect(
         &mut self,
         slot: usize,
         reason: EjectionReason,
@@ -215,7 +215,7 @@ impl Judge {
 
     /// Ends an interval: ejects outliers by success rate, the worst first, and reduces the multiplier of endpoints that were
     /// not ejected in it.
-    pub(crate) fn sweep(
+    pub fn sweep(
         &mut self,
         totals: &[AttemptCounts],
         terms: &policy::Outlier,
@@ -250,7 +250,7 @@ impl Judge {
     }
 
     /// Readmits the endpoints whose ejection has ended, and returns their slots.
-    pub(crate) fn readmit(&mut self, now: Instant) -> Vec<usize> {
+    pub fn readmit(&mut self, now: Instant) -> Vec<usize> {
         let due = |m: &JudgedEndpoint| m.out.as_ref().is_some_and(|out| out.until <= now);
         let slots: Vec<usize> = self
             .members
@@ -266,7 +266,7 @@ impl Judge {
 
     /// Records that a health check which began at `began` has passed. Returns whether this ends an ejection: it does so only
     /// after gateway failures, which a check would notice as well, and only if the check began after the ejection.
-    pub(crate) fn passed(&mut self, slot: usize, began: Instant) -> bool {
+    pub fn passed(&mut self, slot: usize, began: Instant) -> bool {
         let out = self.members.get(&slot).and_then(|m| m.out.as_ref());
         let ends = out.is_some_and(|out| {
             out.reason == EjectionReason::ConsecutiveGateway && out.since <= began
@@ -284,7 +284,7 @@ impl Judge {
     }
 
     /// When the next ejection ends.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         let outs = self.members.values().filter_map(|m| m.out.as_ref());
         outs.map(|out| out.until).min()
     }

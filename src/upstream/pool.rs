@@ -35,11 +35,11 @@ pub struct Pool {
 
 /// How many endpoints of a pool may be used in their present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PoolCounts {
+pub struct PoolCounts {
     /// Usable endpoints. With 0 the pool is down, and endpoints are picked from it in panic.
-    pub(crate) usable: usize,
+    pub usable: usize,
     /// Endpoints that may be picked. 0: the proxy itself answers the requests to this version.
-    pub(crate) eligible: usize,
+    pub eligible: usize,
     /// An endpoint with any of these flags may not be picked.
     barred: u32,
     /// The tier whose endpoints may be picked; `None` if all may.
@@ -114,7 +114,7 @@ impl Pool {
     ///
     /// Of several tiers the first one that has a usable endpoint counts, as if the pool had no others. If none has one, all tiers
     /// count together.
-    pub(crate) fn counts(&self) -> PoolCounts {
+    pub fn counts(&self) -> PoolCounts {
         let is_usable = |m: &&Member| m.endpoint.state.is_usable();
         let tier = match self.last_tier {
             0 => None,

@@ -29,7 +29,7 @@ const MAX_RESPONSE: usize = 1024;
 
 /// Why a check failed.
 #[derive(Debug)]
-pub(crate) enum CheckFailure {
+pub enum CheckFailure {
     /// The time limit passed.
     Timeout,
     /// The connection could not be opened.
@@ -77,7 +77,7 @@ fn broken(error: impl Error + 'static) -> CheckFailure {
 ///
 /// # Errors
 /// The reason why the check failed.
-pub(crate) async fn check(
+pub async fn check(
     endpoint: &Endpoint,
     probe: &Probe,
     limit: Duration,

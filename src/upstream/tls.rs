@@ -19,7 +19,7 @@ use crate::config::spec::UpstreamTls;
 
 /// The client side of TLS to the endpoints of a version.
 #[derive(Debug)]
-pub(crate) struct TlsClient {
+pub struct TlsClient {
     /// Offers HTTP/2 and HTTP/1.1.
     pub(super) any: Arc<ClientConfig>,
     /// Offers HTTP/1.1 only.
@@ -71,7 +71,7 @@ pub(super) static SYSTEM: LazyLock<TlsClient> =
 ///
 /// # Errors
 /// The handshake failed, or the server speaks no HTTP/2.
-pub(crate) async fn open_h2(
+pub async fn open_h2(
     identity: Option<&TlsIdentity>,
     host: &str,
     tcp: TcpStream,
@@ -91,7 +91,7 @@ pub(crate) async fn open_h2(
 
 /// Returns the configuration of TLS for clients that speak HTTP/1.1 only. The first call of the process reads the root
 /// certificates from disk.
-pub(crate) fn http1_tls() -> Arc<ClientConfig> {
+pub fn http1_tls() -> Arc<ClientConfig> {
     Arc::clone(&SYSTEM.http1)
 }
 
@@ -117,7 +117,7 @@ fn system_roots() -> RootCertStore {
 
 /// The TLS settings of a version, read from its files.
 #[derive(Debug)]
-pub(crate) struct TlsIdentity {
+pub struct TlsIdentity {
     /// The TLS settings in the configuration.
     pub spec: UpstreamTls,
     /// Validity of the client certificate, if there is one.
@@ -128,7 +128,7 @@ pub(crate) struct TlsIdentity {
 }
 
 /// The settings in use, and the reason why present files were refused.
-pub(crate) type IdentitySlot = FileSlot<TlsIdentity>;
+pub type IdentitySlot = FileSlot<TlsIdentity>;
 
 /// Contents of the files of a version.
 struct IdentityFiles {
@@ -168,7 +168,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// All errors in the files of a version without `former`.
-    pub(crate) fn read(
+    pub fn read(
         spec: &UpstreamTls,
         former: Option<&IdentitySlot>,
         now: std::time::SystemTime,
@@ -183,7 +183,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// All errors in the files.
-    pub(crate) fn load(spec: &UpstreamTls) -> Result<Self, Vec<CertError>> {
+    pub fn load(spec: &UpstreamTls) -> Result<Self, Vec<CertError>> {
         Self::new(spec, &IdentityFiles::read(spec)?)
     }
 
@@ -212,7 +212,7 @@ impl TlsIdentity {
     }
 
     /// Warns if endpoints will refuse the certificate at this time.
-    pub(crate) fn warning(&self, now: i64) -> Option<CertError> {
+    pub fn warning(&self, now: i64) -> Option<CertError> {
         let (validity, path) = (self.validity?, self.spec.cert.as_ref()?);
         let message = || {
             format!(
@@ -226,7 +226,7 @@ impl TlsIdentity {
     }
 
     /// The file whose state is shown: the certificate, or else the authorities.
-    pub(crate) fn file(&self) -> &Path {
+    pub fn file(&self) -> &Path {
         let path = self.spec.cert.as_deref().or(self.spec.ca.as_deref());
         path.unwrap_or(Path::new(""))
     }

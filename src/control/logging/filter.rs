@@ -7,6 +7,8 @@ use tracing_subscriber::filter::Targets;
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 /// Tracing target of the proxy's own lines.
 const OWN: &str = "cutover";
+/// The same for lines of the data plane, which is a crate of its own. It begins with [`OWN`], so that a level for that is for both.
+const DATA_PLANE: &str = "cutover_data_plane";
 
 /// The filter for an absent or empty `CUTOVER_LOG`.
 pub(super) fn default() -> Targets {
@@ -31,10 +33,19 @@ pub(super) fn parse(text: &str) -> Result<Targets, String> {
         }
         match level.parse::<LevelFilter>() {
             // tracing parses an empty level as `error`.
-            Ok(parsed) if !level.is_empty() => Ok(filter.with_target(target, parsed)),
+            Ok(parsed) if !level.is_empty() => Ok(with_module(filter, target, parsed)),
             _ => Err(not_a_level(part, level)),
         }
     })
+}
+
+/// The filter with this level for a module or library. One of ours, `cutover::edge`, is found in whichever of our crates has it.
+fn with_module(filter: Targets, target: &str, level: LevelFilter) -> Targets {
+    let filter = match target.strip_prefix("cutover::") {
+        Some(module) => filter.with_target(format!("{DATA_PLANE}::{module}"), level),
+        None => filter,
+    };
+    filter.with_target(target, level)
 }
 
 fn not_a_level(part: &str, level: &str) -> String {
@@ -78,6 +89,17 @@ mod tests {
         assert!(logs(narrow, "cutover::proxy", Level::INFO));
         assert!(!logs(narrow, "cutover::proxy", Level::DEBUG));
         assert!(!logs("cutover=warn", "cutover::proxy", Level::INFO));
+    }
+
+    #[test]
+    fn modules_of_the_data_plane_are_named_like_all_others() {
+        // The path of a type of that crate begins like the targets of its lines.
+        let path = std::any::type_name::<crate::edge::workers::Workers>();
+        let target = &path[..path.rfind("::").unwrap()];
+        assert!(logs("cutover::edge=debug", target, Level::DEBUG));
+        assert!(!logs("cutover::proxy=debug", target, Level::DEBUG));
+        assert!(logs("debug", target, Level::DEBUG));
+        assert!(!logs("warn", target, Level::INFO));
     }
 
     #[test]

@@ -23,15 +23,19 @@ const BACKLOG: i32 = 4096;
 
 /// A listening socket that is not registered with a runtime yet.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub enum Socket {
+    /// On an address and a port.
     Tcp(TcpListener),
+    /// On a path in the file system.
     Unix(UnixListener),
 }
 
 /// The address that a listener is bound to. A configured port 0 is replaced by the port that the kernel has chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BoundAddress {
+pub enum BoundAddress {
+    /// An address and a port.
     Tcp(SocketAddr),
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -57,7 +61,7 @@ pub(crate) struct BoundSockets {
 }
 
 /// The address as it is written in a configuration.
-pub(crate) fn written(bind: &Bind) -> String {
+pub fn written(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
         Bind::Tcp(address) => address.to_string(),

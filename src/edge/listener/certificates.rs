@@ -15,7 +15,7 @@ use crate::snapshot::{CertificateOwner, CertificateState};
 
 /// Result of [`Listeners::renew`].
 #[derive(Debug, Default)]
-pub(crate) struct Renewal {
+pub struct Renewal {
     /// Names of the listeners with new certificates.
     pub renewed: Vec<String>,
     /// New problems with certificate files. The certificates in use stay in use.
@@ -25,7 +25,7 @@ pub(crate) struct Renewal {
 impl Listeners {
     /// Reads the certificate files and uses those that have changed, unless they are worse than the certificates in use. New
     /// connections use them once the workers have got the updates.
-    pub(crate) fn renew(&mut self) -> Renewal {
+    pub fn renew(&mut self) -> Renewal {
         let mut renewal = Renewal::default();
         for listener in &mut self.bound {
             if listener.runtime.tls.is_some() {
@@ -36,19 +36,19 @@ impl Listeners {
     }
 
     /// The keys of the tickets of all listeners.
-    pub(crate) fn tickets(&self) -> &TicketKeys {
+    pub fn tickets(&self) -> &TicketKeys {
         &self.tickets
     }
 
     /// Whether files that were refused may be acceptable now although they have not changed: a certificate has become valid.
-    pub(crate) fn may_renew(&self) -> bool {
+    pub fn may_renew(&self) -> bool {
         let now = SystemTime::now();
         let mut bound = self.bound.iter();
         bound.any(|s| s.certificates.may_have_become_valid(now))
     }
 
     /// Paths of all certificate, key, client CA and OCSP files, except those that the proxy writes itself.
-    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+    pub fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
                 Some(cert.cert.clone()),
@@ -63,7 +63,7 @@ impl Listeners {
     }
 
     /// The state of every certificate, for the admin API and metrics.
-    pub(crate) fn certificate_states(&self) -> Vec<CertificateState> {
+    pub fn certificate_states(&self) -> Vec<CertificateState> {
         let of = |bound: &'_ BoundListener| {
             let listener = bound.runtime.spec.name.clone();
             let slots = bound.certificates.slots().iter();

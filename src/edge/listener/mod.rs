@@ -6,12 +6,12 @@
 
 pub(crate) mod accept;
 mod adopt;
-pub(crate) mod bind;
+pub mod bind;
 mod certificates;
 mod handshake;
 mod listen_socket;
 mod port_owner;
-pub(crate) mod socket_access;
+pub mod socket_access;
 
 use std::fmt;
 use std::io;
@@ -34,7 +34,7 @@ use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::record::Reason;
 use crate::telemetry::{Telemetry, WorkerId};
 
-pub(crate) use bind::{BoundAddress, Socket};
+pub use bind::{BoundAddress, Socket};
 use certificates::certificates;
 
 /// Shortest time between two warnings about connections that are refused for the same reason.
@@ -47,13 +47,13 @@ const REFUSALS: usize = 2;
 /// Shared by all workers. Connections that are open keep the `info` that they were accepted with, so that a change of names,
 /// protocols or trusted proxies is for new connections only.
 #[derive(Debug)]
-pub(crate) struct ListenerRuntime {
-    pub spec: spec::ListenerSpec,
+pub struct ListenerRuntime {
+    pub(crate) spec: spec::ListenerSpec,
     /// The part that connections keep.
     pub info: Arc<ListenerInfo>,
     /// Certificates; `None` for clear text.
     pub tls: Option<Arc<tls::CertificateTable>>,
-    pub address: BoundAddress,
+    pub(crate) address: BoundAddress,
     /// Connections by client, if they are limited or were before.
     pub clients: Option<Arc<ClientConnections>>,
     /// Limits warnings about connections that are refused.
@@ -134,8 +134,8 @@ impl ListenerRuntime {
 
 /// A new or changed listener, as sent to one worker.
 #[derive(Debug)]
-pub(crate) struct ListenerUpdate {
-    pub runtime: Arc<ListenerRuntime>,
+pub struct ListenerUpdate {
+    pub(crate) runtime: Arc<ListenerRuntime>,
     /// The worker's sockets if the listener is new, mostly one. Empty if the worker has them already.
     pub sockets: Vec<Socket>,
 }
@@ -158,7 +158,7 @@ struct BoundListener {
 /// Owned by the publisher, on the control thread. Ids are never reused, so that a connection of a listener that was removed isn't
 /// taken for one of a later listener.
 #[derive(Debug)]
-pub(crate) struct Listeners {
+pub struct Listeners {
     workers: usize,
     next_id: usize,
     bound: Vec<BoundListener>,
@@ -169,7 +169,7 @@ pub(crate) struct Listeners {
 /// The listeners of a new configuration: sockets bound and certificates read, but not in use yet. Dropping it closes the sockets
 /// that are new.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     bound: Vec<BoundListener>,
     /// New sockets, by worker, then by listener.
     sockets: Vec<Vec<Vec<Socket>>>,
@@ -180,7 +180,7 @@ pub(crate) struct Plan {
 
 /// Why a listener can't be set up as configured. The first string is its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PlanError {
+pub enum PlanError {
     /// The address can't be bound.
     Bind(String, String),
     /// One of the certificates can't be used.
@@ -211,7 +211,7 @@ impl BoundListener {
 
 impl Listeners {
     /// Creates an empty set of listeners for `workers` workers. `tickets` seals the tickets of TLS sessions.
-    pub(crate) fn new(workers: usize, tickets: TicketKeys) -> Self {
+    pub fn new(workers: usize, tickets: TicketKeys) -> Self {
         Self {
             workers,
             next_id: 0,
@@ -222,7 +222,7 @@ impl Listeners {
     }
 
     /// The answers to challenges of an ACME authority.
-    pub(crate) fn answers(&self) -> &Arc<AcmeAnswers> {
+    pub fn answers(&self) -> &Arc<AcmeAnswers> {
         &self.answers
     }
 
@@ -231,7 +231,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The errors of all listeners that can't be set up.
-    pub(crate) fn plan(
+    pub fn plan(
         &self,
         spec: &Spec,
         telemetry: &Telemetry,
@@ -351,7 +351,7 @@ impl Listeners {
     }
 
     /// Replaces the listeners by those of the plan. Returns the updates to send, by worker.
-    pub(crate) fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
+    pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
         self.bound = plan.bound;
         self.next_id = plan.next_id;
         for listener in &self.bound {
@@ -368,7 +368,7 @@ impl Listeners {
     }
 
     /// The updates to send to each worker after certificates have changed.
-    pub(crate) fn updates(&self) -> Vec<ListenerUpdate> {
+    pub fn updates(&self) -> Vec<ListenerUpdate> {
         let update = |s: &BoundListener| ListenerUpdate {
             runtime: s.runtime.clone(),
             sockets: Vec::new(),
@@ -380,7 +380,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A descriptor can't be duplicated.
-    pub(crate) fn updates_for_restart(&self, worker: WorkerId) -> io::Result<Vec<ListenerUpdate>> {
+    pub fn updates_for_restart(&self, worker: WorkerId) -> io::Result<Vec<ListenerUpdate>> {
         let update = |s: &BoundListener| {
             // The same distribution as in `bind::distribute`: TCP sockets round robin, a Unix socket to all workers.
             let mine = |n: usize| match s.runtime.address {
@@ -404,13 +404,13 @@ impl Listeners {
     }
 
     /// Name and bound address of each listener.
-    pub(crate) fn addresses(&self) -> Vec<(String, BoundAddress)> {
+    pub fn addresses(&self) -> Vec<(String, BoundAddress)> {
         let address = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.address.clone());
         self.bound.iter().map(address).collect()
     }
 
     /// Name and bound address of each listener on TCP.
-    pub(crate) fn tcp_addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn tcp_addresses(&self) -> Vec<(String, SocketAddr)> {
         let tcp = |(name, address)| match address {
             BoundAddress::Tcp(address) => Some((name, address)),
             BoundAddress::Unix(_) => None,
@@ -419,7 +419,7 @@ impl Listeners {
     }
 
     /// Every socket with its label, to hand over to another process or to store with the service manager.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
+    pub fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
         self.bound.iter().flat_map(|listener| {
             let spec = &listener.runtime.spec;
             let label = Label {
@@ -435,12 +435,12 @@ impl Listeners {
     }
 
     /// Takes ownership of the socket files: the process that the sockets were inherited from has given them up.
-    pub(crate) fn claim_files(&self) {
+    pub fn claim_files(&self) {
         self.files().for_each(|file| file.claim());
     }
 
     /// Gives up ownership of the socket files: another process has taken the sockets over.
-    pub(crate) fn leave_files(&self) {
+    pub fn leave_files(&self) {
         self.files().for_each(|file| file.leave());
     }
 
@@ -449,7 +449,7 @@ impl Listeners {
     }
 
     /// Closes the duplicates of the sockets, so that a socket is closed when the workers close it.
-    pub(crate) fn close_duplicates(&mut self) {
+    pub fn close_duplicates(&mut self) {
         for listener in &mut self.bound {
             listener.duplicates = Arc::default();
         }
@@ -457,7 +457,7 @@ impl Listeners {
 
     /// Hands the listeners over to another process, except those bound at one of the `unwanted` addresses. Returns the ids of
     /// the latter; this process has to close their sockets and to remove their files.
-    pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<ListenerId> {
+    pub fn hand_over(&mut self, unwanted: &[String]) -> Vec<ListenerId> {
         self.close_duplicates();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for listener in &self.bound {

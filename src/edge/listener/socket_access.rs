@@ -35,7 +35,7 @@ pub(crate) fn apply(access: &SocketAccess, path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// A message that says that there is no such group.
-pub(crate) fn resolve(group: &str) -> Result<Gid, String> {
+pub fn resolve(group: &str) -> Result<Gid, String> {
     if let Ok(number) = group.parse() {
         return Ok(Gid::from_raw(number));
     }

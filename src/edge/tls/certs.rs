@@ -64,7 +64,7 @@ impl Files {
 /// Immutable. The table of a listener and the reader of files share it; files that changed give a new one, and handshakes under way
 /// end with the one that they have.
 #[derive(Debug)]
-pub(crate) struct Certificate {
+pub struct Certificate {
     /// The certificate in the configuration.
     pub spec: spec::Cert,
     /// Hash of the files that it was read from.

@@ -32,8 +32,8 @@ use crate::proxy::peer::TlsVersion;
 use crate::routing::ClientCertificate;
 
 use certs::ClientAuthority;
-pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates};
-pub(crate) use tickets::{TicketKeys, TicketSecret};
+pub use renewal::{CertificateFault, CertificateSlot, Certificates};
+pub use tickets::{TicketKeys, TicketSecret};
 
 /// The versions for listeners that refuse TLS 1.2.
 const ONLY_TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -88,7 +88,7 @@ fn covers(name: &str, host: &str) -> bool {
 /// Immutable. A handshake begins and ends with one table, and requests on its connection are checked against that one, also after a
 /// renewal. Indices of certificates and policies are those of the table.
 #[derive(Debug)]
-pub(crate) struct CertificateTable {
+pub struct CertificateTable {
     names: Arc<Names>,
     entries: Arc<[NamedCertificate]>,
     policies: Vec<Policy>,
@@ -219,7 +219,7 @@ impl CertificateTable {
     ///
     /// # Errors
     /// Two certificates of one name have different policies, or rustls rejects the configuration.
-    pub(crate) fn new(
+    pub fn new(
         listener: &spec::ListenerSpec,
         certificates: &Certificates,
         tickets: &TicketKeys,

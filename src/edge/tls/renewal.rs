@@ -13,21 +13,21 @@ use crate::config::spec;
 
 /// The certificates of a listener, in the order of the configuration.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Certificates {
+pub struct Certificates {
     slots: Vec<CertificateSlot>,
     /// Certificates that the proxy obtains itself and doesn't have yet.
     missing: Vec<spec::Cert>,
 }
 
 /// One certificate of the configuration.
-pub(crate) type CertificateSlot = FileSlot<Certificate>;
+pub type CertificateSlot = FileSlot<Certificate>;
 
 /// An error of one certificate, with its index in the listener's configuration.
-pub(crate) type CertificateFault = (usize, CertError);
+pub type CertificateFault = (usize, CertError);
 
 /// Result of [`Certificates::read`].
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// The certificates to use.
     pub certificates: Certificates,
     /// Whether any of them is new.
@@ -44,7 +44,7 @@ impl Certificates {
     ///
     /// # Errors
     /// All errors of certificates that have no previous one.
-    pub(crate) fn read(
+    pub fn read(
         certs: &[spec::Cert],
         former: Option<&Self>,
         provider: &CryptoProvider,

@@ -22,7 +22,7 @@ const ID_LEN: usize = 8;
 
 /// A secret from which the keys of tickets are derived.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TicketSecret {
+pub struct TicketSecret {
     bytes: [u8; 32],
     /// Time at which the secret was made, in seconds since the epoch.
     made_at_s: u64,
@@ -91,16 +91,16 @@ impl Keyring {
 
 /// The secrets of the process. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct TicketKeys(Arc<ArcSwap<Keyring>>);
+pub struct TicketKeys(Arc<ArcSwap<Keyring>>);
 
 impl TicketKeys {
     /// A new secret, which is made when the first policy needs it.
-    pub(crate) fn new(now_s: u64) -> Self {
+    pub fn new(now_s: u64) -> Self {
         Self::from_offer(Vec::new(), now_s)
     }
 
     /// The secrets of a predecessor, as [`Self::secrets`] returned them, or as [`Self::new`] if there are none.
-    pub(crate) fn from_offer(offered: Vec<TicketSecret>, now_s: u64) -> Self {
+    pub fn from_offer(offered: Vec<TicketSecret>, now_s: u64) -> Self {
         let mut offered = offered.into_iter();
         let current = offered.next().map(OnceLock::from).unwrap_or_default();
         let previous = offered.next();
@@ -112,14 +112,14 @@ impl TicketKeys {
     }
 
     /// The secrets, the current one first. None if no policy has needed one.
-    pub(crate) fn secrets(&self) -> Vec<TicketSecret> {
+    pub fn secrets(&self) -> Vec<TicketSecret> {
         let keyring = self.0.load();
         let current = keyring.current.get().cloned().into_iter();
         current.chain(keyring.previous.clone()).collect()
     }
 
     /// Replaces the secret if it is old enough. To be called regularly, by one thread.
-    pub(crate) fn rotate(&self, now_s: u64) {
+    pub fn rotate(&self, now_s: u64) {
         let keyring = self.0.load();
         if let Some(current) = keyring.current.get()
             && current.is_due(now_s)

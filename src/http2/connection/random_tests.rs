@@ -50,7 +50,10 @@ proptest! {
 
 #[test]
 fn a_connection_stays_consistent_with_the_corpus_of_the_fuzzer() {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/http2_connection");
+    let corpus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../fuzz/corpus/http2_connection"
+    );
     let mut count = 0;
     for entry in std::fs::read_dir(corpus).unwrap() {
         fuzz(&std::fs::read(entry.unwrap().path()).unwrap());

@@ -21,7 +21,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 
 /// The lines that a follower asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FollowFilter {
+pub struct FollowFilter {
     /// Only requests to this service.
     pub service: Option<String>,
     /// Only requests that failed.
@@ -56,7 +56,7 @@ impl FollowFilter {
 /// The control thread, on which the admin API runs, adds and removes them; workers copy the list when its version has changed. A
 /// subscription that was dropped may thus still get lines for a tick, into a channel without a receiver.
 #[derive(Debug, Default)]
-pub(crate) struct Followers {
+pub struct Followers {
     /// Increases with each subscription that begins or ends.
     version: AtomicU64,
     list: Mutex<Vec<Arc<Follower>>>,
@@ -74,7 +74,7 @@ struct Follower {
 
 /// A follower's end of its channel. Dropping it ends the subscription.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub struct Subscription {
     followers: Arc<Followers>,
     chunks: mpsc::Receiver<Bytes>,
     lost: Arc<AtomicU64>,
@@ -82,7 +82,7 @@ pub(crate) struct Subscription {
 
 impl Followers {
     /// Adds a follower; `None` if there are too many.
-    pub(crate) fn subscribe(self: &Arc<Self>, filter: FollowFilter) -> Option<Subscription> {
+    pub fn subscribe(self: &Arc<Self>, filter: FollowFilter) -> Option<Subscription> {
         let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
         let lost = Arc::new(AtomicU64::new(0));
         // The lock is not poisoned: nothing panics while it is held.
@@ -106,7 +106,7 @@ impl Followers {
 
     /// Ends all subscriptions: each yields the chunks in its channel, and then ends. Returns when all of them have been dropped,
     /// or after `limit`. To be called when the workers have ended.
-    pub(crate) async fn close(&self, limit: Duration) {
+    pub async fn close(&self, limit: Duration) {
         // The lock is not poisoned; see `Followers::subscribe`.
         self.list.lock().expect("followers lock").clear();
         let deadline = Instant::now() + limit;
@@ -118,12 +118,12 @@ impl Followers {
 
 impl Subscription {
     /// The next chunk of whole lines; `None` at the end. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+    pub async fn next(&mut self) -> Option<Bytes> {
         self.chunks.recv().await
     }
 
     /// Number of lines that were lost since the last call.
-    pub(crate) fn take_lost(&self) -> u64 {
+    pub fn take_lost(&self) -> u64 {
         self.lost.swap(0, Relaxed)
     }
 }

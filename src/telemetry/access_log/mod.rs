@@ -11,13 +11,13 @@
 pub(crate) mod buffer;
 pub(crate) mod combined;
 mod escape;
-pub(crate) mod followers;
+pub mod followers;
 pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod logfmt;
-pub(crate) mod output;
+pub mod output;
 pub(crate) mod places;
-pub(crate) mod sink;
+pub mod sink;
 pub(crate) mod timestamp;
 mod writer;
 
@@ -33,7 +33,7 @@ use sink::{LogSink, QUEUED_CHUNKS, SharedState, WriterMessage};
 /// The access log of the process. Its writer thread starts with the first sink and ends when the log and all sinks have
 /// been dropped.
 #[derive(Debug, Default)]
-pub(crate) struct AccessLog {
+pub struct AccessLog {
     shared: Arc<SharedState>,
     queue: Mutex<Option<SyncSender<WriterMessage>>>,
     followers: Arc<Followers>,
@@ -44,7 +44,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// The writer thread can't be started.
-    pub(crate) fn sink(&self, output: LogOutput) -> io::Result<Arc<LogSink>> {
+    pub fn sink(&self, output: LogOutput) -> io::Result<Arc<LogSink>> {
         // The lock is not poisoned: nothing panics while it is held.
         let mut queue = self.queue.lock().expect("queue lock");
         let queue = match &*queue {
@@ -61,7 +61,7 @@ impl AccessLog {
     }
 
     /// Returns the followers of the log.
-    pub(crate) fn followers(&self) -> &Arc<Followers> {
+    pub fn followers(&self) -> &Arc<Followers> {
         &self.followers
     }
 
@@ -71,7 +71,7 @@ impl AccessLog {
     }
 
     /// Waits up to `limit` until all lines that were queued so far are written; returns false if `limit` passed first.
-    pub(crate) fn flush(&self, limit: Duration) -> bool {
+    pub fn flush(&self, limit: Duration) -> bool {
         self.shared.flush(limit)
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Written {
 
 /// An open output.
 #[derive(Debug)]
-pub(crate) enum LogOutput {
+pub enum LogOutput {
     /// A regular file, by its path.
     File(LogFile),
     /// A pipe, terminal, socket or device.
@@ -51,7 +51,7 @@ impl LogOutput {
     ///
     /// # Errors
     /// Errors of open(2).
-    pub(crate) fn file(path: &Path) -> io::Result<Self> {
+    pub fn file(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         let kind = file.metadata()?.file_type();
         if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
@@ -110,7 +110,7 @@ fn identity(file: &File) -> io::Result<Identity> {
 
 /// A file of lines.
 #[derive(Debug)]
-pub(crate) struct LogFile {
+pub struct LogFile {
     path: PathBuf,
     file: File,
     identity: Identity,

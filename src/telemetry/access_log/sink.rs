@@ -103,7 +103,7 @@ impl SharedState {
 /// only queue for it. When the configuration names another output, this one goes on until its last line is written and the last of
 /// its holders is gone.
 #[derive(Debug)]
-pub(crate) struct LogSink {
+pub struct LogSink {
     /// Only the writer thread locks it.
     output: Mutex<LogOutput>,
     queue: SyncSender<WriterMessage>,
@@ -130,12 +130,12 @@ impl LogSink {
     }
 
     /// Gives up lines that wait for a reader. To be called when another sink has taken its place.
-    pub(crate) fn retire(&self) {
+    pub fn retire(&self) {
         self.retired.store(true, Relaxed);
     }
 
     /// Makes the writer thread reopen the file, as SIGUSR1 asks for. Without effect on other outputs.
-    pub(crate) fn reopen(self: &Arc<Self>) {
+    pub fn reopen(self: &Arc<Self>) {
         self.reopen.store(true, Relaxed);
         self.check_now();
     }

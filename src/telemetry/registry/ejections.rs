@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::labels::Ejection;
 
 /// Most addresses of names that have series of their own, by version.
-pub(crate) const MOST_RESOLVED: usize = 256;
+pub const MOST_RESOLVED: usize = 256;
 
 /// The label `endpoint` of all further addresses of a version. No endpoint has this name, because its name has a port or a path.
 pub(super) const FURTHER: &str = "other";

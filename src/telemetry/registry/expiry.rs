@@ -20,7 +20,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The subjects of a running configuration: those whose series are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PresentSeries(BTreeSet<SeriesSubject>);
+pub struct PresentSeries(BTreeSet<SeriesSubject>);
 
 /// The subject of a series, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,31 +45,31 @@ impl SeriesSubject {
 
 impl PresentSeries {
     /// Adds a service.
-    pub(crate) fn service(&mut self, service: &str) {
+    pub fn service(&mut self, service: &str) {
         self.0.insert(SeriesSubject::Service(service.to_owned()));
     }
 
     /// Adds a version of a service.
-    pub(crate) fn version(&mut self, service: &str, version: &str) {
+    pub fn version(&mut self, service: &str, version: &str) {
         let subject = SeriesSubject::Version(service.to_owned(), version.to_owned());
         self.0.insert(subject);
     }
 
     /// Adds an endpoint of a version, by its name in the configuration.
-    pub(crate) fn endpoint(&mut self, service: &str, version: &str, endpoint: &str) {
+    pub fn endpoint(&mut self, service: &str, version: &str, endpoint: &str) {
         let [service, version, endpoint] = [service, version, endpoint].map(str::to_owned);
         self.0
             .insert(SeriesSubject::Endpoint(service, version, endpoint));
     }
 
     /// Adds a flag of a service.
-    pub(crate) fn flag(&mut self, service: &str, flag: &str) {
+    pub fn flag(&mut self, service: &str, flag: &str) {
         let subject = SeriesSubject::Flag(service.to_owned(), flag.to_owned());
         self.0.insert(subject);
     }
 
     /// Adds a listener.
-    pub(crate) fn listener(&mut self, listener: &str) {
+    pub fn listener(&mut self, listener: &str) {
         self.0.insert(SeriesSubject::Listener(listener.to_owned()));
     }
 }
@@ -85,7 +85,7 @@ impl Telemetry {
     /// Drops the series of subjects that have been absent from the configuration for [`RETENTION`] and are not in use.
     ///
     /// Cheap to call often: `present` is called at most once per [`CHECK_INTERVAL`].
-    pub(crate) fn expire(&self, now: Instant, present: impl FnOnce() -> PresentSeries) {
+    pub fn expire(&self, now: Instant, present: impl FnOnce() -> PresentSeries) {
         let mut families = self.families();
         let checked = families.absent.checked;
         if checked.is_some_and(|at| now.saturating_duration_since(at) < CHECK_INTERVAL) {

@@ -25,7 +25,7 @@ impl Telemetry {
 
 impl VersionMetrics {
     /// Returns the number of requests in flight.
-    pub(crate) fn in_flight(&self) -> i64 {
+    pub fn in_flight(&self) -> i64 {
         self.shards
             .iter()
             .map(VersionShard::requests_in_flight)

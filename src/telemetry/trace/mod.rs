@@ -4,7 +4,7 @@
 //! record when it has ended, in the messages of [`otlp`]. [`sink`] is the bounded queue to the thread that exports them.
 
 pub(crate) mod context;
-pub(crate) mod otlp;
+pub mod otlp;
 pub(crate) mod request;
-pub(crate) mod sink;
+pub mod sink;
 pub(crate) mod span;

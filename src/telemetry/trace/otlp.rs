@@ -3,25 +3,30 @@
 //! They are declared here rather than generated, which needs neither `protoc` nor OpenTelemetry's SDK. The tags are those of
 //! the published definitions and never change.
 
+#![allow(
+    missing_docs,
+    reason = "the published definitions describe their fields"
+)]
+
 use prost::{Message, Oneof};
 
 /// `ExportTraceServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ExportRequest {
+pub struct ExportRequest {
     #[prost(message, repeated, tag = "1")]
     pub resource_spans: Vec<ResourceSpans>,
 }
 
 /// `ExportTraceServiceResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ExportResponse {
+pub struct ExportResponse {
     #[prost(message, optional, tag = "1")]
     pub partial_success: Option<PartialSuccess>,
 }
 
 /// `ExportTracePartialSuccess`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct PartialSuccess {
+pub struct PartialSuccess {
     #[prost(int64, tag = "1")]
     pub rejected_spans: i64,
     #[prost(string, tag = "2")]
@@ -30,7 +35,7 @@ pub(crate) struct PartialSuccess {
 
 /// `ResourceSpans`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ResourceSpans {
+pub struct ResourceSpans {
     #[prost(message, optional, tag = "1")]
     pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
@@ -39,14 +44,14 @@ pub(crate) struct ResourceSpans {
 
 /// `Resource`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Resource {
+pub struct Resource {
     #[prost(message, repeated, tag = "1")]
     pub attributes: Vec<KeyValue>,
 }
 
 /// `ScopeSpans`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ScopeSpans {
+pub struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
     pub scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
@@ -55,7 +60,7 @@ pub(crate) struct ScopeSpans {
 
 /// `InstrumentationScope`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Scope {
+pub struct Scope {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, tag = "2")]
@@ -64,7 +69,7 @@ pub(crate) struct Scope {
 
 /// `Span`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct OtlpSpan {
+pub struct OtlpSpan {
     #[prost(bytes = "vec", tag = "1")]
     pub trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -101,7 +106,7 @@ pub(crate) enum SpanKind {
 
 /// `Status`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct SpanStatus {
+pub struct SpanStatus {
     #[prost(string, tag = "2")]
     pub message: String,
     /// 0 unset, 1 ok, 2 error.
@@ -111,7 +116,7 @@ pub(crate) struct SpanStatus {
 
 /// `KeyValue`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct KeyValue {
+pub struct KeyValue {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(message, optional, tag = "2")]
@@ -120,14 +125,14 @@ pub(crate) struct KeyValue {
 
 /// `AnyValue`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct AnyValue {
+pub struct AnyValue {
     #[prost(oneof = "AttributeValue", tags = "1, 2, 3, 4")]
     pub value: Option<AttributeValue>,
 }
 
 /// The values that attributes have here.
 #[derive(Clone, PartialEq, Oneof)]
-pub(crate) enum AttributeValue {
+pub enum AttributeValue {
     #[prost(string, tag = "1")]
     Text(String),
     #[prost(bool, tag = "2")]
@@ -169,7 +174,8 @@ impl From<f64> for AttributeValue {
 }
 
 impl KeyValue {
-    pub(crate) fn new(key: &str, value: impl Into<AttributeValue>) -> Self {
+    /// An attribute of this name.
+    pub fn new(key: &str, value: impl Into<AttributeValue>) -> Self {
         Self {
             key: key.to_owned(),
             value: Some(AnyValue {
@@ -180,7 +186,7 @@ impl KeyValue {
 }
 
 /// The request that exports these spans of this process.
-pub(crate) fn export_request(spans: Vec<OtlpSpan>, resource: Vec<KeyValue>) -> ExportRequest {
+pub fn export_request(spans: Vec<OtlpSpan>, resource: Vec<KeyValue>) -> ExportRequest {
     ExportRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(Resource {
@@ -188,7 +194,7 @@ pub(crate) fn export_request(spans: Vec<OtlpSpan>, resource: Vec<KeyValue>) -> E
             }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(Scope {
-                    name: env!("CARGO_PKG_NAME").to_owned(),
+                    name: "cutover".to_owned(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 }),
                 spans,

@@ -18,21 +18,22 @@ pub(crate) const QUEUED_SPANS: usize = 16_384;
 
 /// Counts spans by outcome, over all receivers of the process.
 #[derive(Debug, Default)]
-pub(crate) struct SpanCounts([AtomicU64; SpanOutcome::COUNT]);
+pub struct SpanCounts([AtomicU64; SpanOutcome::COUNT]);
 
 impl SpanCounts {
     pub(crate) fn add(&self, outcome: SpanOutcome, spans: usize) {
         self.0[outcome.index()].fetch_add(spans as u64, Relaxed);
     }
 
-    pub(crate) fn get(&self, outcome: SpanOutcome) -> u64 {
+    /// The spans that have ended like this.
+    pub fn get(&self, outcome: SpanOutcome) -> u64 {
         self.0[outcome.index()].load(Relaxed)
     }
 }
 
 /// A message to the exporter.
 #[derive(Debug)]
-pub(crate) enum ExporterMessage {
+pub enum ExporterMessage {
     /// Export these spans.
     Spans(Vec<OtlpSpan>),
     /// Export the spans queued before this message, with one attempt, then answer.
@@ -44,7 +45,7 @@ pub(crate) enum ExporterMessage {
 /// Snapshots with this receiver hold it, and workers' buffers until their next tick. The exporter ends when the last holder has
 /// dropped it. The channel has no bound of its own: `queued` counts the spans in it, because a batch may hold any number.
 #[derive(Debug)]
-pub(crate) struct TraceSink {
+pub struct TraceSink {
     queue: mpsc::UnboundedSender<ExporterMessage>,
     queued: Arc<AtomicUsize>,
     hurry: Arc<Notify>,
@@ -53,17 +54,18 @@ pub(crate) struct TraceSink {
 
 /// The exporter's end of a [`TraceSink`].
 #[derive(Debug)]
-pub(crate) struct SpanQueue {
-    pub(crate) messages: mpsc::UnboundedReceiver<ExporterMessage>,
+pub struct SpanQueue {
+    /// What workers send.
+    pub messages: mpsc::UnboundedReceiver<ExporterMessage>,
     /// Notified when somebody waits for a flush.
-    pub(crate) hurry: Arc<Notify>,
+    pub hurry: Arc<Notify>,
     queued: Arc<AtomicUsize>,
     counts: Arc<SpanCounts>,
 }
 
 impl TraceSink {
     /// Creates a sink and the queue that its exporter reads.
-    pub(crate) fn new(counts: Arc<SpanCounts>) -> (Arc<Self>, SpanQueue) {
+    pub fn new(counts: Arc<SpanCounts>) -> (Arc<Self>, SpanQueue) {
         let (queue, messages) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let hurry = Arc::new(Notify::new());
@@ -98,7 +100,7 @@ impl TraceSink {
 
     /// Asks the exporter to export the queued spans. The receiver gets a message when that is done, or an error if the exporter
     /// has ended.
-    pub(crate) fn flush(&self) -> oneshot::Receiver<()> {
+    pub fn flush(&self) -> oneshot::Receiver<()> {
         let (done, is_done) = oneshot::channel();
         // If the exporter has ended, `done` is dropped here, which the caller sees.
         let _ = self.queue.send(ExporterMessage::Flush(done));
@@ -109,7 +111,7 @@ impl TraceSink {
 
 impl SpanQueue {
     /// Counts the end of spans that were received.
-    pub(crate) fn finish(&self, outcome: SpanOutcome, spans: usize) {
+    pub fn finish(&self, outcome: SpanOutcome, spans: usize) {
         self.queued.fetch_sub(spans, Relaxed);
         self.counts.add(outcome, spans);
     }
@@ -117,14 +119,14 @@ impl SpanQueue {
 
 /// Spans that a worker hasn't passed on yet. Dropping it passes them on.
 #[derive(Debug, Default)]
-pub(crate) struct SpanBuffer {
+pub struct SpanBuffer {
     sink: Option<Arc<TraceSink>>,
     spans: Vec<OtlpSpan>,
 }
 
 impl SpanBuffer {
     /// Adds the spans of a request.
-    pub(crate) fn add(&mut self, sink: &Arc<TraceSink>, spans: Vec<OtlpSpan>) {
+    pub fn add(&mut self, sink: &Arc<TraceSink>, spans: Vec<OtlpSpan>) {
         if !self.sink.as_ref().is_some_and(|own| Arc::ptr_eq(own, sink)) {
             self.flush();
             self.sink = Some(sink.clone());
@@ -136,7 +138,7 @@ impl SpanBuffer {
     }
 
     /// Passes the spans on, and releases the sink, so that its exporter ends once no configuration names it.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if let Some(sink) = self.sink.take() {
             sink.send(std::mem::take(&mut self.spans));
         }

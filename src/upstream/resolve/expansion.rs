@@ -11,9 +11,9 @@ const MOST_WEIGHT: u64 = 1000;
 
 /// An endpoint of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PoolEndpoint {
+pub struct PoolEndpoint {
     /// Address and weight of the endpoint.
-    pub(crate) spec: EndpointSpec,
+    pub spec: EndpointSpec,
     /// Endpoints of a larger tier are used only while none of a smaller one is usable.
     pub(crate) tier: u16,
     /// Another address of the same machine, which is tried when the first one fails.
@@ -36,10 +36,7 @@ impl PoolEndpoint {
 ///
 /// A name that has not been looked up, which happens only outside a running proxy, stands for one endpoint without an address.
 /// An address that occurs twice is one endpoint, with the weight of the first mention.
-pub(crate) fn expand(
-    version: &VersionSpec,
-    resolutions: &Resolutions,
-) -> Option<Vec<PoolEndpoint>> {
+pub fn expand(version: &VersionSpec, resolutions: &Resolutions) -> Option<Vec<PoolEndpoint>> {
     let names = |e: &EndpointSpec| LookupName::of(&e.address).is_some();
     if !version.endpoints.iter().any(names) {
         return None;

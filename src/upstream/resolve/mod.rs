@@ -7,13 +7,13 @@
 //!
 //! The control thread drives it: see `control::discovery`. Workers never resolve a name.
 
-pub(crate) mod expansion;
+pub mod expansion;
 mod hosts;
 mod message;
-pub(crate) mod name_state;
-pub(crate) mod record;
+pub mod name_state;
+pub mod record;
 mod resolv_conf;
-pub(crate) mod resolver;
+pub mod resolver;
 mod system_files;
 mod transport;
 

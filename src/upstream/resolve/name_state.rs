@@ -18,14 +18,14 @@ const GONE: Duration = Duration::from_secs(300);
 const JITTER: f64 = 0.1;
 
 /// The state of every name. The control thread writes it, the admin API reads it.
-pub(crate) type KnownNames = Arc<Mutex<HashMap<LookupName, NameState>>>;
+pub type KnownNames = Arc<Mutex<HashMap<LookupName, NameState>>>;
 
 /// The state of one name.
 ///
 /// Addresses are kept through failures of any length. Only a name that has not existed for five minutes in a row loses them,
 /// because a name server that is down or wrong for a moment must not take a service down.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NameState {
+pub struct NameState {
     /// The addresses in use; `None` before the first answer that has some.
     set: Option<AddressSet>,
     /// When a lookup last succeeded.
@@ -42,21 +42,26 @@ pub(crate) struct NameState {
 
 /// The effect of a lookup's result on the addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NameChange {
+pub enum NameChange {
     /// The name's addresses are the same as before.
     None,
     /// Addresses came or went, or their weights or priorities changed.
     Set {
+        /// The new ones.
         added: Vec<ResolvedAddress>,
+        /// Those that went.
         removed: Vec<ResolvedAddress>,
     },
     /// The addresses were given up, because the name has not existed for five minutes.
-    Emptied { removed: Vec<ResolvedAddress> },
+    Emptied {
+        /// All that there were.
+        removed: Vec<ResolvedAddress>,
+    },
 }
 
 impl NameState {
     /// A state whose addresses a predecessor passed on. They are looked up again at once.
-    pub(crate) fn inherited(set: AddressSet) -> Self {
+    pub fn inherited(set: AddressSet) -> Self {
         Self {
             set: Some(set),
             ..Self::default()
@@ -64,34 +69,34 @@ impl NameState {
     }
 
     /// The addresses in use. Empty if there are none.
-    pub(crate) fn addresses(&self) -> AddressSet {
+    pub fn addresses(&self) -> AddressSet {
         self.set.clone().unwrap_or_default()
     }
 
     /// Whether the name has addresses.
-    pub(crate) fn has_addresses(&self) -> bool {
+    pub fn has_addresses(&self) -> bool {
         self.set.as_ref().is_some_and(|set| !set.is_empty())
     }
 
     /// Whether a lookup has ended, or a predecessor passed on addresses.
-    pub(crate) fn is_known(&self) -> bool {
+    pub fn is_known(&self) -> bool {
         self.set.is_some() || self.failures > 0
     }
 
     /// When a lookup last succeeded.
-    pub(crate) fn refreshed(&self) -> Option<Instant> {
+    pub fn refreshed(&self) -> Option<Instant> {
         self.refreshed
     }
 
     /// The last lookup's failure, and when lookups began to fail.
-    pub(crate) fn failure(&self) -> Option<(&LookupFailure, Instant)> {
+    pub fn failure(&self) -> Option<(&LookupFailure, Instant)> {
         self.failure.as_ref().zip(self.failing_since)
     }
 
     /// Takes the result of a lookup that ended at `now`. Returns its effect, and the pause before the next lookup.
     ///
     /// `chance` in 0 to 1 decides the jitter.
-    pub(crate) fn on_result(
+    pub fn on_result(
         &mut self,
         result: Result<LookupAnswer, LookupFailure>,
         now: Instant,

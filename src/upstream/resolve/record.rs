@@ -12,7 +12,7 @@ use crate::config::spec::EndpointAddress;
 
 /// A name that endpoints refer to, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) enum LookupName {
+pub enum LookupName {
     /// A host: its A and AAAA records, or its lines in `/etc/hosts`.
     Host(String),
     /// A service: its SRV records (RFC 2782), and the addresses of their targets.
@@ -21,7 +21,7 @@ pub(crate) enum LookupName {
 
 impl LookupName {
     /// The name behind the address of an endpoint; `None` for literal addresses and Unix sockets.
-    pub(crate) fn of(address: &EndpointAddress) -> Option<Self> {
+    pub fn of(address: &EndpointAddress) -> Option<Self> {
         match address {
             EndpointAddress::Name(name, _) => Some(Self::Host(name.clone())),
             EndpointAddress::Srv(name) => Some(Self::Service(name.clone())),
@@ -43,13 +43,13 @@ impl fmt::Display for LookupName {
 
 /// One address that a lookup found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct ResolvedAddress {
+pub struct ResolvedAddress {
     /// Priority of a service's record: endpoints of a larger one are used only while none of a smaller one is usable. 0 for a host.
     pub(crate) priority: u16,
     /// The address.
-    pub(crate) ip: IpAddr,
+    pub ip: IpAddr,
     /// Port of a service's record; `None` for a host, whose endpoints state their ports.
-    pub(crate) port: Option<u16>,
+    pub port: Option<u16>,
     /// Weight of a service's record; 0 for a host.
     pub(crate) weight: u16,
     /// The host that has the address: that of the lookup, or the target of a service's record.
@@ -57,10 +57,10 @@ pub(crate) struct ResolvedAddress {
 }
 
 /// The addresses of a name, sorted and without duplicates. The order of answers therefore makes no difference.
-pub(crate) type AddressSet = Arc<[ResolvedAddress]>;
+pub type AddressSet = Arc<[ResolvedAddress]>;
 
 /// The addresses in use of every name that endpoints refer to. A name that isn't in it has not been looked up.
-pub(crate) type Resolutions = HashMap<LookupName, AddressSet>;
+pub type Resolutions = HashMap<LookupName, AddressSet>;
 
 /// The IP version of a query for addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Family {
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LookupAnswer {
+pub struct LookupAnswer {
     /// At least one address, unless every part failed or has none.
     pub(crate) addresses: Vec<ResolvedAddress>,
     /// Validity of the answer: the smallest TTL of all records on the way, CNAME records included.
@@ -91,7 +91,7 @@ pub(crate) struct LookupAnswer {
 
 /// Why a lookup found no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LookupFailure {
+pub enum LookupFailure {
     /// NXDOMAIN: the name doesn't exist (RFC 8020).
     NoSuchName,
     /// The name exists and has no record of this kind.

@@ -25,7 +25,7 @@ const MOST_TARGETS: usize = 256;
 ///
 /// It keeps no answers: the caller knows their TTL and decides when to ask again. It remembers only which server answered last.
 #[derive(Debug)]
-pub(crate) struct Resolver {
+pub struct Resolver {
     /// The servers of the configuration; empty: those of the system.
     servers: RefCell<Vec<SocketAddr>>,
     files: SystemFiles,
@@ -35,11 +35,11 @@ pub(crate) struct Resolver {
 
 /// The result of a lookup.
 #[derive(Debug)]
-pub(crate) struct LookupOutcome {
+pub struct LookupOutcome {
     /// The addresses, or why there are none.
-    pub(crate) result: Result<LookupAnswer, LookupFailure>,
+    pub result: Result<LookupAnswer, LookupFailure>,
     /// The absolute name that has the addresses.
-    pub(crate) absolute: Option<String>,
+    pub absolute: Option<String>,
 }
 
 /// Records of one name, and the duration of their validity.
@@ -47,7 +47,7 @@ type Records = (Vec<RecordData>, Duration);
 
 impl Resolver {
     /// A resolver that uses the files of this system.
-    pub(crate) fn of_system() -> Self {
+    pub fn of_system() -> Self {
         Self::new("/etc/hosts".into(), "/etc/resolv.conf".into())
     }
 
@@ -60,7 +60,7 @@ impl Resolver {
     }
 
     /// Sets the servers of the configuration; empty: those of the system. Returns whether that changed anything.
-    pub(crate) fn set_servers(&self, servers: &[SocketAddr]) -> bool {
+    pub fn set_servers(&self, servers: &[SocketAddr]) -> bool {
         let changed = *self.servers.borrow() != servers;
         if changed {
             *self.servers.borrow_mut() = servers.to_vec();
@@ -71,7 +71,7 @@ impl Resolver {
 
     /// Looks up a name. `known` is the absolute name that had its addresses the last time: while its server fails, no other
     /// candidate takes its place.
-    pub(crate) async fn lookup(&self, name: &LookupName, known: Option<&str>) -> LookupOutcome {
+    pub async fn lookup(&self, name: &LookupName, known: Option<&str>) -> LookupOutcome {
         let (result, absolute) = match name {
             LookupName::Host(host) => self.host(host, known).await,
             LookupName::Service(service) => self.service(service, known).await,

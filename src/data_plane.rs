@@ -1,0 +1,36 @@
+//! The data plane of cutover: what carries a request, and what it reads.
+//!
+//! The modules are listed in layers, lowest first, as in the crate `cutover`, which holds the layers above these: rollouts, the
+//! admin API, the control plane and the command line. A module imports only from lower layers, never from its own;
+//! `tests/architecture.rs` checks this.
+
+#![warn(unreachable_pub, unused_qualifications)]
+
+/// That of the program, so that unit tests measure what runs.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+// These two first, because the modules below use their macros.
+#[macro_use]
+pub mod index;
+#[macro_use]
+mod words;
+
+pub mod reason;
+
+pub mod certificates;
+pub mod config;
+pub mod http1;
+pub mod http2;
+pub mod net;
+pub mod telemetry;
+
+pub mod routing;
+pub mod upstream;
+
+pub mod snapshot;
+
+pub mod proxy;
+
+pub mod edge;
