@@ -25,8 +25,8 @@ case $flags in *profile-use*)
     # The compiler finds what was recorded by the names of functions, which depend on the settings of the build, and says nothing if it
     # finds none.
     tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
-    recorded() { "$tools/llvm-profdata" show --all-functions "$profile/cutover.profdata" | sed -n 's/^  \(_ZN7cutover.*\):$/\1/p' | sort -u; }
-    built() { "$tools/llvm-nm" --just-symbol-name "$binary" | grep '^_ZN7cutover' | sort -u; }
+    recorded() { "$tools/llvm-profdata" show --all-functions "$profile/cutover.profdata" | sed -n 's/^  \(_ZN[0-9]*cutover.*\):$/\1/p' | sort -u; }
+    built() { "$tools/llvm-nm" --just-symbol-name "$binary" | grep '^_ZN[0-9]*cutover' | sort -u; }
     found=$(comm -12 <(recorded) <(built) | wc -l)
     echo "$found functions were built with their profile"
     if [ "$found" -lt 100 ]; then

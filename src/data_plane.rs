@@ -11,16 +11,14 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-// These two first, because the modules below use their macros.
-#[macro_use]
-pub mod index;
-#[macro_use]
-mod words;
+#[macro_use(words, indexed_by)]
+extern crate cutover_configuration;
+
+pub(crate) use cutover_configuration::{config, index};
 
 pub mod reason;
 
 pub mod certificates;
-pub mod config;
 pub mod http1;
 pub mod http2;
 pub mod net;

@@ -24,6 +24,24 @@ macro_rules! index_types {
                 Self::all(list.len()).zip(list)
             }
         }
+
+        impl<T: IndexedBy<$name>> std::ops::Index<$name> for [T] {
+            type Output = T;
+
+            #[inline]
+            fn index(&self, index: $name) -> &T {
+                &self[index.0]
+            }
+        }
+
+        impl<T: IndexedBy<$name>> std::ops::Index<$name> for Vec<T> {
+            type Output = T;
+
+            #[inline]
+            fn index(&self, index: $name) -> &T {
+                &self[index.0]
+            }
+        }
     )+};
 }
 
@@ -40,25 +58,15 @@ index_types! {
     FlagIx;
 }
 
-/// Lets a list of these items be indexed by this type of index.
+/// Items whose lists are indexed by this type of index. Implemented by [`indexed_by!`](crate::indexed_by).
+pub trait IndexedBy<I> {}
+
+impl<I, T: IndexedBy<I>> IndexedBy<I> for std::sync::Arc<T> {}
+
+/// Lets a list of these items, or of their `Arc`s, be indexed by this type of index.
+#[macro_export]
 macro_rules! indexed_by {
     ($index:ty: $($item:ty),+) => {$(
-        impl std::ops::Index<$index> for [$item] {
-            type Output = $item;
-
-            #[inline]
-            fn index(&self, index: $index) -> &$item {
-                &self[index.0]
-            }
-        }
-
-        impl std::ops::Index<$index> for Vec<$item> {
-            type Output = $item;
-
-            #[inline]
-            fn index(&self, index: $index) -> &$item {
-                &self[index.0]
-            }
-        }
+        impl $crate::index::IndexedBy<$index> for $item {}
     )+};
 }

@@ -11,12 +11,11 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[macro_use(words)]
-extern crate cutover_data_plane;
+extern crate cutover_configuration;
 
+pub use cutover_configuration::{config, index};
 pub(crate) use cutover_data_plane::{certificates, edge, net, snapshot};
-pub use cutover_data_plane::{
-    config, http1, http2, index, proxy, reason, routing, telemetry, upstream,
-};
+pub use cutover_data_plane::{http1, http2, proxy, reason, routing, telemetry, upstream};
 
 pub mod rollout;
 

@@ -211,7 +211,7 @@ pub struct Version {
     pub load: Arc<VersionLoad>,
 }
 
-indexed_by!(ServiceIx: Arc<Service>);
+indexed_by!(ServiceIx: Service);
 indexed_by!(VersionIx: Version);
 
 impl Snapshot {

@@ -153,6 +153,7 @@ impl PartialEq for PathRewrite {
 
 impl Respond {
     /// Whether responses with this status have no body (RFC 9110 sections 6.4.1 and 15.3.6).
+    #[inline]
     pub fn is_bodiless(status: u16) -> bool {
         matches!(status, 204 | 205 | 304)
     }
@@ -160,6 +161,7 @@ impl Respond {
 
 impl Answer {
     /// The status of the answer.
+    #[inline]
     pub fn status(&self) -> u16 {
         match self {
             Self::Respond(respond) => respond.status,

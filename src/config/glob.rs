@@ -4,6 +4,7 @@
 ///
 /// Takes time of at most the product of both lengths, without recursion: only the last star is ever retried. Once a later
 /// star is reached, extending an earlier one can't help, because the later star can match whatever that would skip.
+#[inline]
 pub fn matches(glob: &[u8], text: &[u8]) -> bool {
     let (mut g, mut t) = (0, 0);
     // The last star, and the position in the text up to which it matches at the next retry.

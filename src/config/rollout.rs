@@ -311,6 +311,7 @@ pub struct GoalSpec {
 
 impl GoalSpec {
     /// Whether a path, without the query, is the goal's.
+    #[inline]
     pub fn matches(&self, path: &[u8]) -> bool {
         match &self.path {
             PathPattern::Exact(exact) => path == exact.as_bytes(),

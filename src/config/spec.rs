@@ -64,7 +64,7 @@ pub struct Spec {
 
 impl Spec {
     /// Whether any version's endpoints are told the clients' addresses by the PROXY protocol.
-    pub(crate) fn announces_clients(&self) -> bool {
+    pub fn announces_clients(&self) -> bool {
         let mut versions = self.services.iter().flat_map(|service| &service.versions);
         versions.any(|version| version.proxy_protocol.is_some())
     }
@@ -190,7 +190,7 @@ pub struct ListenerSpec {
 
 impl ListenerSpec {
     /// A clear-text listener with defaults for everything but its name and address.
-    pub(crate) fn new(name: impl Into<String>, bind: Bind) -> Self {
+    pub fn new(name: impl Into<String>, bind: Bind) -> Self {
         Self {
             name: name.into(),
             bind,

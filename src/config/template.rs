@@ -125,7 +125,7 @@ impl Template {
 
     /// Renders the text. `put` appends the value of a placeholder, and returns `None` if it has none; then the text has none
     /// either.
-    pub(crate) fn render(
+    pub fn render(
         &self,
         mut put: impl FnMut(Placeholder, &mut Vec<u8>) -> Option<()>,
     ) -> Option<Vec<u8>> {

@@ -56,6 +56,7 @@ impl TraceSpec {
     }
 
     /// Whether requests of a kind are always exported.
+    #[inline]
     pub fn keeps(&self, kind: TracedKind) -> bool {
         self.always.contains(&kind)
     }
