@@ -1,8 +1,7 @@
 //! The data plane of cutover: what carries a request, and what it reads.
 //!
-//! The modules are listed in layers, lowest first, as in the crate `cutover`, which holds the layers above these: rollouts, the
-//! admin API, the control plane and the command line. A module imports only from lower layers, never from its own;
-//! `tests/architecture.rs` checks this.
+//! The modules are listed in layers, lowest first. A module imports only from lower layers, never from its own;
+//! `tests/architecture.rs` checks this. Below them is the crate `cutover-configuration`, above them `cutover`.
 
 #![warn(unreachable_pub, unused_qualifications)]
 

@@ -1,7 +1,8 @@
 //! cutover: a Layer-7 reverse proxy that shifts live traffic between versions, inside the proxy.
 //!
-//! The modules are listed in layers, lowest first. A module imports only from lower layers, never from its own;
-//! `tests/architecture.rs` checks this. The binary calls [`cli::main`] and nothing else.
+//! This crate is the control plane and the program; below it are the crates `cutover-data-plane` and `cutover-configuration`, whose
+//! modules it has under their own names. Its own are listed in layers, lowest first. A module imports only from lower layers, never
+//! from its own; `tests/architecture.rs` checks this. The binary calls [`cli::main`] and nothing else.
 
 #![warn(unreachable_pub, unused_qualifications)]
 
