@@ -237,20 +237,21 @@ fn host_address(host: &str, port: u16) -> Result<EndpointAddress, EndpointProble
 /// Returns the scheme, the rest of the text, and the default port of the scheme. Only `http://` and `https://` have one.
 fn split_scheme(typed: &str) -> Result<(Scheme, &str, Option<u16>), EndpointProblem> {
     const SCHEMES: [&str; 3] = ["http", "https", "h2c"];
+    let incomplete = |scheme: &str, rest: &str, why: String| {
+        let shown = quote(&format!("{scheme}://{rest}"));
+        Err((why, format!("did you mean {shown}?")))
+    };
     if let Some((scheme, rest)) = typed.split_once("//")
         && SCHEMES.contains(&scheme)
     {
-        let why = format!("expected `:` after `{scheme}`");
-        let shown = quote(&format!("{scheme}://{rest}"));
-        return Err((why, format!("did you mean {shown}?")));
+        return incomplete(scheme, rest, format!("expected `:` after `{scheme}`"));
     }
     Ok(match typed.split_once("://") {
         None => match typed.split_once(':') {
             // With a port after it, the word is the name of a host.
             Some((scheme, rest)) if SCHEMES.contains(&scheme) && !is_port(rest) => {
-                let shown = format!("{scheme}://{}", rest.trim_start_matches('/'));
-                let why = format!("expected `//` after `{scheme}:`");
-                return Err((why, format!("did you mean {}?", quote(&shown))));
+                let rest = rest.trim_start_matches('/');
+                return incomplete(scheme, rest, format!("expected `//` after `{scheme}:`"));
             }
             _ => (Scheme::Http, typed, None),
         },
