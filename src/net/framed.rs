@@ -94,7 +94,7 @@ impl FramedStream {
                 Poll::Pending => {
                     self.reads_much = false;
                     self.buffers.release(&mut self.input);
-                    if self.stream.plain_tcp().is_none() {
+                    if self.stream.wants_flush() {
                         return Poll::Pending;
                     }
                     // No waker was registered: readiness has been cleared, so that this ends in `poll_readable`.
@@ -180,8 +180,7 @@ mod tests {
             .expect("a runtime");
         runtime.block_on(async {
             let (near, mut far) = tcp_pair().await;
-            let mut framed =
-                FramedStream::new(Stream::Tcp(near), Buffers::new(), Buffer::default());
+            let mut framed = FramedStream::new(near, Buffers::new(), Buffer::default());
             // A task of its own is polled only when it was woken.
             let closing = spawn_local(async move {
                 let closed = poll_fn(|cx| framed.poll_close(cx)).await;

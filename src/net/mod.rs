@@ -13,9 +13,11 @@ mod listener_id;
 pub(crate) mod pipe;
 pub(crate) mod proxy_header;
 pub(crate) mod proxy_protocol;
+mod reactor;
 pub(crate) mod send_queue;
 mod socket_file;
 pub(crate) mod stream;
+mod stream_socket;
 mod time_origin;
 
 pub(crate) use budget::{BudgetShare, ByteBudget};
@@ -25,3 +27,4 @@ pub(crate) use framed::FramedStream;
 pub use listener_id::ListenerId;
 pub use socket_file::SocketFile;
 pub use stream::Stream;
+pub use stream_socket::StreamSocket;

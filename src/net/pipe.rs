@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::StreamSocket;
 
 /// Requested capacity. The kernel counts one slot per page of it, and a slot filled from a socket may hold up to 32 KiB.
 const CAPACITY: usize = 256 * 1024;
@@ -51,20 +51,17 @@ impl Pipe {
     pub fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
+        from: &StreamSocket,
         most: u64,
     ) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.held, 0);
         let most = most.min(MOST) as usize;
         loop {
-            ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || splice_once(from, &self.write, most)) {
-                Ok(n) => {
-                    self.held = n;
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
+            ready!(from.poll_read_ready(cx));
+            let taken = from.poll_read_by(|from| splice_once(from, &self.write, most));
+            if let Poll::Ready(taken) = taken {
+                self.held = taken?;
+                return Poll::Ready(Ok(self.held));
             }
         }
     }
@@ -73,21 +70,16 @@ impl Pipe {
     ///
     /// # Errors
     /// Errors of `splice(2)` on the socket.
-    pub fn poll_give(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
-        loop {
-            match to.try_io(Interest::WRITABLE, || {
-                splice_once(&self.read, to, self.held)
-            }) {
-                Ok(n) => {
-                    self.held -= n;
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(to.poll_write_ready(cx))?;
-                }
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
+    pub fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &StreamSocket,
+    ) -> Poll<io::Result<usize>> {
+        // A pipe may hold less than the socket takes: a short write doesn't say that the socket is full.
+        let given = to.poll_write_by(cx, 0, |to| splice_once(&self.read, to, self.held));
+        let n = ready!(given)?;
+        self.held -= n;
+        Poll::Ready(Ok(n))
     }
 }
 
@@ -95,7 +87,7 @@ fn splice_once(
     from: impl std::os::fd::AsFd,
     to: impl std::os::fd::AsFd,
     most: usize,
-) -> io::Result<usize> {
+) -> Result<usize, Errno> {
     loop {
         match splice(
             &from,
@@ -106,7 +98,7 @@ fn splice_once(
             SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
         ) {
             Err(Errno::INTR) => {}
-            result => return Ok(result?),
+            result => return result,
         }
     }
 }

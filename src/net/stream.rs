@@ -1,18 +1,16 @@
 //! One type for every transport. The data path is compiled once, with a well-predicted branch instead of one copy per transport.
-//!
-//! Plain TCP has a fast path: system calls are made directly, and a short read or write is taken as a sign that the socket is
-//! drained or full, which saves the call that would return EAGAIN.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use rustix::io::{Errno, writev};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use rustix::io::writev;
+use rustix::net::{RecvFlags, SendFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stream_socket::StreamSocket;
 
 /// A connection, downstream or upstream.
 ///
@@ -20,16 +18,12 @@ use tokio::net::{TcpStream, UnixStream};
 /// [`Self::poll_read_into`] reads. Writes over TLS are complete only after a flush ([`Self::wants_flush`]).
 #[derive(Debug)]
 pub enum Stream {
-    /// Clear text over TCP.
-    Tcp(TcpStream),
-    /// Clear text over a Unix socket.
-    Unix(UnixStream),
-    /// TLS over TCP, as the server.
-    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// TLS over a Unix socket, as the server.
-    ServerTlsUnix(Box<tokio_rustls::server::TlsStream<UnixStream>>),
-    /// TLS over TCP, as the client.
-    ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// Clear text.
+    Clear(StreamSocket),
+    /// TLS, as the server.
+    ServerTls(Box<tokio_rustls::server::TlsStream<StreamSocket>>),
+    /// TLS, as the client.
+    ClientTls(Box<tokio_rustls::client::TlsStream<StreamSocket>>),
     /// Stands for a connection that was given to another task. It can only be dropped.
     Detached,
 }
@@ -38,15 +32,14 @@ pub enum Stream {
 const DETACHED: io::ErrorKind = io::ErrorKind::NotConnected;
 
 impl Stream {
-    /// Read readiness of the underlying socket.
-    fn readiness(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The underlying socket.
+    #[inline]
+    fn socket(&self) -> Option<&StreamSocket> {
         match self {
-            Self::Tcp(s) => s.poll_read_ready(cx),
-            Self::Unix(s) => s.poll_read_ready(cx),
-            Self::ServerTls(s) => s.get_ref().0.poll_read_ready(cx),
-            Self::ServerTlsUnix(s) => s.get_ref().0.poll_read_ready(cx),
-            Self::ClientTls(s) => s.get_ref().0.poll_read_ready(cx),
-            Self::Detached => Poll::Ready(Err(DETACHED.into())),
+            Self::Clear(socket) => Some(socket),
+            Self::ServerTls(tls) => Some(tls.get_ref().0),
+            Self::ClientTls(tls) => Some(tls.get_ref().0),
+            Self::Detached => None,
         }
     }
 
@@ -55,10 +48,9 @@ impl Stream {
     fn holds_data(&self) -> bool {
         // `wants_read` is false while there is such data, and after the peer's close_notify.
         match self {
-            Self::Tcp(_) | Self::Unix(_) | Self::Detached => false,
-            Self::ServerTls(s) => !s.get_ref().1.wants_read(),
-            Self::ServerTlsUnix(s) => !s.get_ref().1.wants_read(),
-            Self::ClientTls(s) => !s.get_ref().1.wants_read(),
+            Self::Clear(_) | Self::Detached => false,
+            Self::ServerTls(tls) => !tls.get_ref().1.wants_read(),
+            Self::ClientTls(tls) => !tls.get_ref().1.wants_read(),
         }
     }
 
@@ -68,12 +60,15 @@ impl Stream {
         if self.holds_data() {
             return Poll::Ready(Ok(()));
         }
-        self.readiness(cx)
+        match self.socket() {
+            Some(socket) => socket.poll_read_ready(cx).map(Ok),
+            None => Poll::Ready(Err(DETACHED.into())),
+        }
     }
 
     /// Reads after [`Self::poll_readable`]. 0 means the end of the stream, or that `into` is empty.
     ///
-    /// Over clear-text TCP `Pending` registers no waker: the caller has to call [`Self::poll_readable`] again. Over TLS it means
+    /// In clear text `Pending` registers no waker: the caller has to call [`Self::poll_readable`] again. Over TLS it means
     /// that a record is incomplete, and the task is woken when more of it arrives.
     #[inline]
     pub fn poll_read_into(
@@ -81,8 +76,8 @@ impl Stream {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if let Self::Tcp(s) = self {
-            return read_now(s, into);
+        if let Self::Clear(socket) = self {
+            return socket.read_now(into);
         }
         let mut buf = ReadBuf::new(into);
         match Pin::new(self).poll_read(cx, &mut buf) {
@@ -92,7 +87,7 @@ impl Stream {
         }
     }
 
-    /// Writes some of `data`. The flags apply to clear-text TCP only.
+    /// Writes some of `data`. The flags apply to clear text only.
     #[inline]
     pub fn poll_write_from(
         &mut self,
@@ -100,9 +95,8 @@ impl Stream {
         data: &[u8],
         flags: SendFlags,
     ) -> Poll<io::Result<usize>> {
-        let flags = flags | SendFlags::NOSIGNAL;
         match self {
-            Self::Tcp(s) => poll_send(s, cx, data.len(), |s| send(s, data, flags)),
+            Self::Clear(socket) => socket.poll_send(cx, data, flags),
             _ => Pin::new(self).poll_write(cx, data),
         }
     }
@@ -115,42 +109,34 @@ impl Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(s) => {
+            Self::Clear(socket) => {
                 let len = parts.iter().map(|part| part.len()).sum();
-                poll_send(s, cx, len, |s| writev(s, parts))
+                socket.poll_write_by(cx, len, |socket| writev(socket, parts))
             }
             _ => Pin::new(self).poll_write_vectored(cx, parts),
         }
     }
 
-    /// Whether the connection is open and nothing has arrived. Asks the kernel if the reactor has reported readability. Registers
+    /// Whether the connection is open and nothing has arrived. Asks the kernel if an event has reported readability. Registers
     /// no waker.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
-        if let Self::Tcp(s) = self {
-            let peeked = s.try_io(Interest::READABLE, || {
-                Ok(recv(&*s, &mut byte, RecvFlags::PEEK)?.0)
-            });
-            return matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        if let Self::Clear(socket) = self {
+            let peek = |socket: BorrowedFd<'_>| recv(socket, &mut byte, RecvFlags::PEEK);
+            return socket.poll_read_by(peek).is_pending();
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         // Over TLS this takes a byte if there is one. The connection isn't quiet then, and the callers drop it.
         self.poll_read_into(&mut cx, &mut byte).is_pending()
     }
 
-    /// Whether the reactor has reported nothing that was not read yet. Makes no system call and registers no waker.
+    /// Whether no event has reported anything that was not read yet. Makes no system call and registers no waker.
     #[inline]
     pub fn has_nothing_to_read(&self) -> bool {
-        let known = || Ok(());
-        let news = match self {
-            Self::Tcp(s) => return s.try_io(Interest::READABLE, known).is_err(),
-            Self::Unix(s) => s.try_io(Interest::READABLE, known),
-            Self::ServerTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
-            Self::ServerTlsUnix(s) => s.get_ref().0.try_io(Interest::READABLE, known),
-            Self::ClientTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
-            Self::Detached => return true,
-        };
-        news.is_err() && !self.holds_data()
+        match self {
+            Self::Clear(socket) => !socket.is_readable(),
+            _ => !self.socket().is_some_and(StreamSocket::is_readable) && !self.holds_data(),
+        }
     }
 
     /// The IP address and port of this side; `None` for a Unix socket. A system call.
@@ -164,22 +150,16 @@ impl Stream {
     /// # Panics
     /// The connection was given to another task.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(s) => s.as_fd(),
-            Self::Unix(s) => s.as_fd(),
-            Self::ServerTls(s) => s.get_ref().0.as_fd(),
-            Self::ServerTlsUnix(s) => s.get_ref().0.as_fd(),
-            Self::ClientTls(s) => s.get_ref().0.as_fd(),
-            // Only a tunnel detaches its connections, which are dropped when it has ended.
-            Self::Detached => unreachable!("the descriptor of a detached connection"),
-        }
+        // Only a tunnel detaches its connections, which are dropped when it has ended.
+        let socket = self.socket().expect("the connection isn't detached");
+        socket.as_fd()
     }
 
-    /// The socket, if this is clear-text TCP.
+    /// The socket, if its bytes are those of the connection.
     #[inline]
-    pub fn plain_tcp(&self) -> Option<&TcpStream> {
+    pub fn clear(&self) -> Option<&StreamSocket> {
         match self {
-            Self::Tcp(s) => Some(s),
+            Self::Clear(socket) => Some(socket),
             _ => None,
         }
     }
@@ -187,83 +167,15 @@ impl Stream {
     /// Whether written bytes may be buffered until a flush, as TLS records are.
     #[inline]
     pub fn wants_flush(&self) -> bool {
-        !matches!(self, Self::Tcp(_) | Self::Unix(_))
+        !matches!(self, Self::Clear(_))
     }
-}
-
-/// One `recv(2)`, made directly: the C library's is a cancellation point, which costs as much as copying a small message.
-/// `Pending` registers no waker.
-#[inline]
-pub(crate) fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
-    let mut short = None;
-    let read = socket.try_io(Interest::READABLE, || {
-        let n = recv(socket, &mut *into, RecvFlags::empty())?.0;
-        if n > 0 && n < into.len() {
-            // A short read has drained the socket. WouldBlock makes tokio clear its readiness, so that the next read waits for the
-            // reactor instead of making a system call that returns EAGAIN. The bytes leave the closure by `short`.
-            short = Some(n);
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(n)
-    });
-    match (short, read) {
-        (Some(n), _) | (None, Ok(n)) => Poll::Ready(Ok(n)),
-        (None, Err(e)) if is_transient(&e) => Poll::Pending,
-        (None, Err(e)) => Poll::Ready(Err(e)),
-    }
-}
-
-/// One `send(2)` of some of `data`, regardless of the readiness that the reactor has recorded. 0 if the socket is full; a caller
-/// that waits for room finds that out by itself.
-#[inline]
-pub(crate) fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
-    match send(socket, data, SendFlags::NOSIGNAL) {
-        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        sent => Ok(sent?),
-    }
-}
-
-/// Makes one call that writes at most `len` bytes. On `Pending` the task is woken when there is room.
-#[inline]
-fn poll_send(
-    socket: &TcpStream,
-    cx: &mut Context<'_>,
-    len: usize,
-    call: impl Fn(&TcpStream) -> Result<usize, Errno>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        let mut part = None;
-        let written = socket.try_io(Interest::WRITABLE, || {
-            let n = call(socket)?;
-            if n > 0 && n < len {
-                // As in `read_now`: a short write has filled the socket.
-                part = Some(n);
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(n)
-        });
-        match (part, written) {
-            (Some(n), _) | (None, Ok(n)) => return Poll::Ready(Ok(n)),
-            (None, Err(e)) if is_transient(&e) => ready!(socket.poll_write_ready(cx))?,
-            (None, Err(e)) => return Poll::Ready(Err(e)),
-        }
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 macro_rules! each {
     ($self:expr, $s:ident => $body:expr) => {
         match $self.get_mut() {
-            Stream::Tcp($s) => $body,
-            Stream::Unix($s) => $body,
+            Stream::Clear($s) => $body,
             Stream::ServerTls($s) => $body,
-            Stream::ServerTlsUnix($s) => $body,
             Stream::ClientTls($s) => $body,
             Stream::Detached => Poll::Ready(Err(DETACHED.into())),
         }

@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::http1::Framing;
+use crate::net::Buffers;
 use crate::net::fixtures::tcp_pair;
-use crate::net::{Buffers, Stream};
 use crate::proxy::h1::{Encoding, H1};
 
 /// Relays a body with the announced length `told`, of which `sent` bytes arrive, to a reader that
@@ -13,7 +13,7 @@ use crate::proxy::h1::{Encoding, H1};
 fn moved(told: Option<u64>, sent: usize, reset: bool) -> (Vec<u8>, Result<(), PumpError>, usize) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().unwrap().block_on(async {
-        let ((mut origin, near), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
+        let ((near, mut origin), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
         let buffers = Buffers::new();
         let arrived = &tokio::sync::Notify::new();
         let body: Vec<u8> = (0..sent).map(|i| (i / 7) as u8).collect();
@@ -40,9 +40,9 @@ fn moved(told: Option<u64>, sent: usize, reset: bool) -> (Vec<u8>, Result<(), Pu
             got
         };
         let moving = async {
-            let mut source = H1::new(Stream::Tcp(near), buffers.clone());
+            let mut source = H1::new(near, buffers.clone());
             source.begin_source(told.map_or(Framing::UntilClose, Framing::Length));
-            let mut sink = H1::new(Stream::Tcp(far), buffers.clone());
+            let mut sink = H1::new(far, buffers.clone());
             sink.out().extend_from_slice(b"head");
             sink.begin_sink(Encoding::Plain, told);
             let mut flow = Flow::default();

@@ -8,13 +8,12 @@
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
-use tokio::net::TcpStream;
 
 use super::headers;
 use super::wire::{BodyPiece, PumpError, Source, WireError};
 use crate::http1::{BodyDecoder, DecodeStep, Framing};
 use crate::net::buffer::{HUGE, LARGE, PooledPipe, SMALL};
-use crate::net::{Buffer, Buffers, ByteBudget, Stream};
+use crate::net::{Buffer, Buffers, ByteBudget, Stream, StreamSocket};
 
 mod over;
 mod pass;
@@ -370,7 +369,7 @@ impl Source for H1 {
         self.mem.buffers.shrink(&mut self.mem.input, fits);
     }
 
-    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_source(&self) -> Option<(&StreamSocket, u64)> {
         if self.ceiling < HUGE || self.piece_len > 0 || !self.mem.input.is_empty() {
             return None;
         }
@@ -378,7 +377,7 @@ impl Source for H1 {
         if left < WORTH_A_PIPE {
             return None;
         }
-        Some((self.stream.plain_tcp()?, left))
+        Some((self.stream.clear()?, left))
     }
 
     fn spliced_from(&mut self, n: usize) {
@@ -399,7 +398,7 @@ impl Source for H1 {
     }
 
     #[inline]
-    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+    fn pass(&mut self, to: &StreamSocket) -> Result<Option<usize>, PumpError> {
         self.pass_to(to)
     }
 

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 
 use super::*;
 use crate::net::fixtures::tcp_pair;
-use crate::net::{Buffers, ListenerId, Stream, TaskControls};
+use crate::net::{Buffers, ListenerId, TaskControls};
 use crate::proxy::h1::H1;
 
 /// A tunnel, its two connections, and the peers at their other ends.
@@ -22,12 +22,13 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let ((client, down), (up, origin)) = (tcp_pair().await, tcp_pair().await);
-        let small = socket2::SockRef::from(&up);
+        let ((down, client), (up, origin)) = (tcp_pair().await, tcp_pair().await);
+        let up_socket = up.descriptor();
+        let small = socket2::SockRef::from(&up_socket);
         small.set_send_buffer_size(8 * 1024).unwrap();
         let buffers = Buffers::new();
         let [down, up] = [down, up].map(|stream| {
-            let mut h1 = H1::new(Stream::Tcp(stream), buffers.clone());
+            let mut h1 = H1::new(stream, buffers.clone());
             h1.open_tunnel();
             h1
         });

@@ -13,13 +13,12 @@ use std::io;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
-use tokio::net::TcpStream;
 
 use super::headers::{Fields, Outgoing, Request, RequestEdits};
 use crate::http1::{Framing, Reject};
 use crate::http2::ErrorCode;
-use crate::net::ByteBudget;
 use crate::net::buffer::PooledPipe;
+use crate::net::{ByteBudget, StreamSocket};
 
 /// A failure on one side of an exchange.
 #[derive(Debug)]
@@ -120,7 +119,7 @@ pub trait Source {
     ///
     /// # Errors
     /// A failure of either socket.
-    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+    fn pass(&mut self, to: &StreamSocket) -> Result<Option<usize>, PumpError> {
         let _ = to;
         Ok(Some(0))
     }
@@ -138,7 +137,7 @@ pub trait Source {
     }
     /// The socket to splice from, and how many bytes of it belong to the body (`u64::MAX` until the
     /// peer closes). `None` if splicing isn't possible or not worth it at the moment.
-    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_source(&self) -> Option<(&StreamSocket, u64)> {
         None
     }
     /// Records that `n` bytes were spliced from the socket.
@@ -173,7 +172,7 @@ pub trait Sink {
     fn accept_chunk_framing(&mut self) {}
     /// The socket to splice to, and how many more bytes the framing allows (`u64::MAX` if there is
     /// no limit). `None` if splicing isn't possible.
-    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&StreamSocket, u64)> {
         None
     }
     /// Hands buffered bytes to the kernel because spliced bytes follow at once (`MSG_MORE`).

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_nodelay;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::tls::{SYSTEM, TlsClient};
@@ -22,10 +22,10 @@ use super::tls_failure::explain;
 use super::transport::{Transport, TransportId};
 use super::{Endpoint, addresses};
 use crate::config::spec::{EndpointAddress, ProxyProtocol, Scheme};
-use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
 use crate::net::proxy_header::{self, ProxySource};
 use crate::net::send_queue::limit_unsent;
+use crate::net::{Stream, StreamSocket};
 use crate::telemetry::record::Reason;
 
 /// An open connection and the protocol that it speaks.
@@ -218,10 +218,10 @@ async fn dial_unix(
     path: &Path,
     (transport, purpose): (&Transport, Purpose<'_>),
 ) -> Result<OpenedConnection, ConnectError> {
-    let mut stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
+    let mut stream = StreamSocket::connect_unix(path).map_err(ConnectError::Io)?;
     announce(&mut stream, &purpose.header(transport)).await?;
     Ok(OpenedConnection {
-        stream: Stream::Unix(stream),
+        stream: Stream::Clear(stream),
         h2: endpoint.is_h2c(),
         transport: transport.id(),
     })
@@ -232,17 +232,17 @@ async fn dial_one(
     address: SocketAddr,
     (transport, purpose): (&Transport, Purpose<'_>),
 ) -> Result<OpenedConnection, ConnectError> {
-    let mut tcp = TcpStream::connect(address)
+    let mut tcp = StreamSocket::connect(address)
         .await
         .map_err(ConnectError::Io)?;
-    tcp.set_nodelay(true).map_err(ConnectError::Io)?;
+    set_tcp_nodelay(&tcp, true).map_err(|error| ConnectError::Io(error.into()))?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
     limit_unsent(&tcp).map_err(ConnectError::Io)?;
     // The header precedes the TLS handshake, too.
     announce(&mut tcp, &purpose.header(transport)).await?;
     if endpoint.spec.scheme != Scheme::Https {
         return Ok(OpenedConnection {
-            stream: Stream::Tcp(tcp),
+            stream: Stream::Clear(tcp),
             h2: endpoint.is_h2c(),
             transport: transport.id(),
         });

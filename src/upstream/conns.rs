@@ -264,12 +264,12 @@ pub(crate) fn is_quiet_now(stream: &Stream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
-
-    use tokio::net::UnixStream;
 
     use super::*;
     use crate::config::spec::{self, EndpointAddress, Scheme};
+    use crate::net::StreamSocket;
     use crate::telemetry::Telemetry;
     use crate::upstream::Registry;
 
@@ -303,7 +303,7 @@ mod tests {
             let slots = &self.endpoint.version.connections;
             let kept = Kept {
                 slot: slots.acquire(ceiling, 0, soon()).await.unwrap(),
-                stream: Stream::Unix(ours),
+                stream: Stream::Clear(StreamSocket::new(ours).unwrap()),
                 used,
                 transport: TransportId::default(),
                 bulk: 0,

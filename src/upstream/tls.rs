@@ -8,7 +8,6 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -16,6 +15,7 @@ use crate::certificates::{
     self, CertError, CertificateKey, FileSlot, Material, News, Validity, provider,
 };
 use crate::config::spec::UpstreamTls;
+use crate::net::StreamSocket;
 
 /// The client side of TLS to the endpoints of a version.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ pub(super) static SYSTEM: LazyLock<TlsClient> =
 pub async fn open_h2(
     identity: Option<&TlsIdentity>,
     host: &str,
-    tcp: TcpStream,
-) -> io::Result<TlsStream<TcpStream>> {
+    tcp: StreamSocket,
+) -> io::Result<TlsStream<StreamSocket>> {
     let client = identity.map_or(&*SYSTEM, |identity| &identity.client);
     let name = match &client.server_name {
         Some(name) => name.clone(),

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use crate::config::fleet::EtcdUrl;
 use crate::config::secret;
 use crate::config::spec::UpstreamTls;
-use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
+use crate::net::{Stream, StreamSocket};
 use crate::upstream::tls::{TlsIdentity, open_h2};
 
 /// Time to resolve the name and to open the connection, TLS included.
@@ -46,8 +46,10 @@ async fn handshakes(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHt
         keep_alive(tcp, Duration::ZERO)
     };
     options(&tcp).map_err(|e| e.to_string())?;
+    let tcp = tcp.into_std().and_then(StreamSocket::new);
+    let tcp = tcp.map_err(|e| e.to_string())?;
     let stream = match url.https {
-        false => Stream::Tcp(tcp),
+        false => Stream::Clear(tcp),
         true => {
             let identity = identity(tls)?;
             let session = open_h2(identity.as_ref(), &url.host, tcp).await;

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use super::client::{self, OutcallError, OutcallRequest};
 use super::exchange::OutcallResponse;
@@ -77,8 +78,16 @@ impl HttpClient for AcmeHttp {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let own = self.clone();
-        Box::pin(async move { own.send(request).await })
+        // The client of the protocol wants a future that any thread could poll, and a connection stays on its own.
+        let mut sent = JoinSet::new();
+        sent.spawn_local(self.clone().send(request));
+        Box::pin(async move {
+            match sent.join_next().await {
+                Some(Ok(answered)) => answered,
+                Some(Err(ended)) => Err(Error::Other(Box::new(ended))),
+                None => Err(Error::Str("the request was lost")),
+            }
+        })
     }
 }
 

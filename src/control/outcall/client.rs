@@ -13,14 +13,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::exchange::{self, MAX_BODY_BYTES, OutcallResponse, ResponsePart, TransferError};
 use super::url::OutcallUrl;
-use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
+use crate::net::{Stream, StreamSocket};
 use crate::upstream::tls;
 
 /// Time to resolve the name and to open the connection, TLS included, unless the time limit of the call is shorter.
@@ -172,13 +171,13 @@ async fn open(
     address: SocketAddr,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Stream, OutcallCause> {
-    let tcp = TcpStream::connect(address)
+    let tcp = StreamSocket::connect(address)
         .await
         .map_err(OutcallCause::Connect)?;
     // A load test behind a hook may take many minutes to answer, and a gateway in between forgets silent connections.
     keep_alive(&tcp, CONNECT_LIMIT).map_err(OutcallCause::Connect)?;
     if !url.https {
-        return Ok(Stream::Tcp(tcp));
+        return Ok(Stream::Clear(tcp));
     }
     let unusable = |why: &str| OutcallCause::Tls(io::Error::other(why.to_owned()));
     let tls = tls.ok_or_else(|| unusable("not configured"))?;

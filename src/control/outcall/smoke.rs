@@ -65,8 +65,9 @@ async fn run_within(
             && let Some(endpoint) = waiting.next()
         {
             let (checks, endpoint, host) = (checks.clone(), endpoint.clone(), host.clone());
-            running
-                .spawn(async move { check_all(&checks, &endpoint, host.as_deref(), limit).await });
+            running.spawn_local(async move {
+                check_all(&checks, &endpoint, host.as_deref(), limit).await
+            });
         }
         match running.join_next().await {
             None => return Ok(()),

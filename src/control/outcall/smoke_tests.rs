@@ -53,7 +53,7 @@ async fn checked(
     (result, server.requests())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn checks_run_in_order_on_connections_of_their_own() {
     let checks = [get("/health"), get("/api/products?page=1")];
     let ok = [answer(200, "", "ok")];
@@ -73,7 +73,7 @@ async fn checks_run_in_order_on_connections_of_their_own() {
     assert!(requests[0].contains("host: shop.example.com\r\n"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn bodies_and_headers_are_sent() {
     let mut json = get("/login");
     json.method = "POST".into();
@@ -107,7 +107,7 @@ async fn bodies_and_headers_are_sent() {
     assert!(echo.ends_with("\r\n\r\nhello"), "{echo}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn failures_say_what_was_asked_of_whom() {
     let soon = Duration::from_millis(100);
     let mut token = get("/login");
@@ -158,13 +158,13 @@ async fn failures_say_what_was_asked_of_whom() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_body_that_nobody_looks_at_may_have_any_size() {
     let (result, _) = checked(&[get("/download")], None, &[Act::Flood(1 << 30)], LONG).await;
     result.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_first_failure_ends_the_checks_of_an_endpoint() {
     let checks = [get("/a"), get("/b"), get("/c")];
     let acts = [
@@ -180,7 +180,7 @@ async fn the_first_failure_ends_the_checks_of_an_endpoint() {
     assert_eq!(requests.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_endpoint_is_asked() {
     let (mut servers, mut endpoints) = (Vec::new(), Vec::new());
     for _ in 0..3 * CONCURRENT_ENDPOINTS {
@@ -200,7 +200,7 @@ async fn every_endpoint_is_asked() {
     assert_eq!(why, expected);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_endpoint_that_is_not_there_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -224,7 +224,7 @@ async fn an_endpoint_that_is_not_there_fails() {
     assert_eq!(run_within(&[], &[], None, LONG).await, Ok(()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_can_not_be_sent_is_said() {
     let endpoints = [local(Scheme::Http, 1)];
     let mut method = get("/");
@@ -241,7 +241,7 @@ async fn what_can_not_be_sent_is_said() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn http2_endpoints_are_asked_in_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -282,7 +282,7 @@ async fn http2_endpoints_are_asked_in_http2() {
     assert!(head.headers.get("connection").is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn unix_sockets_are_asked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app");
@@ -304,7 +304,7 @@ async fn unix_sockets_are_asked() {
     assert!(request.contains("host: localhost\r\n"), "{request}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_first_exact_host_of_the_service_is_the_host() {
     let server = ScriptedServer::start([answer(200, "", "")]).await;
     let dir = tempfile::tempdir().unwrap();

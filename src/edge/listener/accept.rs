@@ -20,7 +20,7 @@ use super::listen_socket::{ListenSocket, RawStream};
 use super::{ListenerRuntime, Socket};
 use crate::edge::admission::{Admission, ConnectionPermit};
 use crate::edge::connection::Accepted;
-use crate::net::{TaskControls, TaskPhase};
+use crate::net::{Stream, TaskControls, TaskPhase};
 use crate::telemetry::WorkerId;
 
 /// Pause after the first failed accept. It doubles with each further failure.
@@ -158,7 +158,7 @@ where
                     // the client isn't known yet.
                     let client = match runtime.spec.proxy_protocol {
                         true => Ok(None),
-                        false => runtime.count_client(acceptor.worker, raw.peer()),
+                        false => runtime.count_client(acceptor.worker, raw.peer),
                     };
                     if let Ok(client) = client {
                         let permit = self.permit().await;
@@ -222,9 +222,9 @@ where
         // A connection that needs no handshake is served without a second future around `serve`: idle connections would pay for
         // its size.
         if runtime.tls.is_none() && !runtime.spec.proxy_protocol {
-            let peer = raw.peer();
+            let peer = raw.peer;
             tokio::task::spawn_local((self.serve)(Accepted {
-                stream: raw.into(),
+                stream: Stream::Clear(raw.socket),
                 peer,
                 listener: runtime.info.clone(),
                 tls: None,
@@ -331,7 +331,7 @@ impl AcceptFailures {
             .is_some_and(|since| since.elapsed() >= REJECT_AFTER)
             && self.reserve.take().is_some()
         {
-            drop(socket.try_accept().await);
+            drop(socket.try_accept());
         }
         if self.reserve.is_none() {
             self.reserve = File::open("/dev/null").ok();
@@ -341,7 +341,7 @@ impl AcceptFailures {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -361,11 +361,11 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_client_is_rejected_after_a_second_not_before() {
         use tokio::io::AsyncReadExt;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let socket = ListenSocket::Tcp(listener);
+        let socket = ListenSocket::new(Socket::Tcp(listener)).unwrap();
         let mut failures = AcceptFailures::new();
         failures.since = Some(Instant::now());
         failures.reject_one(&socket).await;

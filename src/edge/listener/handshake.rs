@@ -46,7 +46,7 @@ pub(super) struct Done {
 impl Handshake {
     /// Performs the steps that the listener asks for. `None` if one failed, which is counted and logged.
     pub(super) async fn perform(&self, raw: RawStream, control: &OwnedTaskControl) -> Option<Done> {
-        let (mut peer, mut client) = (raw.peer(), None);
+        let (mut peer, mut client) = (raw.peer, None);
         if self.runtime.spec.proxy_protocol {
             control.arm(self.admission.proxy_header_timeout());
             if let ConnectionSource::Client(address) = self.source(&raw, control).await? {
@@ -60,7 +60,7 @@ impl Handshake {
                 let (stream, tls) = self.secure(raw, table, control).await?;
                 (stream, Some(tls))
             }
-            None => (raw.into(), None),
+            None => (Stream::Clear(raw.socket), None),
         };
         Some(Done {
             stream,
@@ -77,7 +77,7 @@ impl Handshake {
         control: &OwnedTaskControl,
     ) -> Option<ConnectionSource> {
         // Over a Unix socket the permissions of its file have decided who may connect.
-        if let Some(peer) = raw.peer()
+        if let Some(peer) = raw.peer
             && !self.may_announce(peer)
         {
             self.refuse_header(
@@ -115,7 +115,7 @@ impl Handshake {
         let runtime = &self.runtime;
         runtime.info.metrics[self.worker.0].client_failed(reason);
         let listener = &runtime.spec.name;
-        let sender = raw.peer().map(|peer| peer.to_string());
+        let sender = raw.peer.map(|peer| peer.to_string());
         tracing::debug!(listener, sender, reason = reason.as_str(), %cause, "connection refused");
         if let Some(suppressed) = runtime.refusals.check(0, Instant::now()) {
             tracing::warn!(
@@ -139,16 +139,8 @@ impl Handshake {
         let has_names = !self.runtime.spec.acme.is_empty();
         let answers = has_names.then_some(&*self.runtime.answers);
         let handshake = async {
-            Ok::<_, io::Error>(match raw {
-                RawStream::Tcp(stream, _) => {
-                    let (stream, tls) = table.handshake(stream, answers).await?;
-                    (Stream::ServerTls(Box::new(stream)), tls)
-                }
-                RawStream::Unix(stream) => {
-                    let (stream, tls) = table.handshake(stream, answers).await?;
-                    (Stream::ServerTlsUnix(Box::new(stream)), tls)
-                }
-            })
+            let (stream, tls) = table.handshake(raw.socket, answers).await?;
+            Ok::<_, io::Error>((Stream::ServerTls(Box::new(stream)), tls))
         };
         let listener = &self.runtime.spec.name;
         let metrics = &self.runtime.info.metrics[self.worker.0];

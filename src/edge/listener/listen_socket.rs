@@ -1,112 +1,91 @@
 //! Listening sockets and the connections that they accept, over TCP or Unix sockets.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Poll, ready};
 
-use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
 
 use super::Socket;
-use crate::net::Stream;
+use crate::net::StreamSocket;
 
-/// A listening socket, registered with the runtime of this thread.
-pub(super) enum ListenSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
+/// A listening socket, registered with this thread.
+pub(super) struct ListenSocket(StreamSocket);
 
 /// An accepted connection.
-pub(super) enum RawStream {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
+pub(super) struct RawStream {
+    pub socket: StreamSocket,
+    /// The address of the peer; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
 }
 
 impl ListenSocket {
-    /// Registers the socket with this thread's runtime.
+    /// Registers the socket with this thread.
     pub(super) fn new(socket: Socket) -> io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
-        })
+        Ok(Self(match socket {
+            Socket::Tcp(listener) => StreamSocket::new(listener)?,
+            Socket::Unix(listener) => StreamSocket::new(listener)?,
+        }))
     }
 
     /// Accepts a connection.
     pub(super) async fn accept(&self) -> io::Result<RawStream> {
-        match self {
-            Self::Tcp(l) => l
-                .accept()
-                .await
-                .map(|(stream, peer)| RawStream::Tcp(stream, canonical(peer))),
-            Self::Unix(l) => l.accept().await.map(|(stream, _)| RawStream::Unix(stream)),
-        }
+        poll_fn(|cx| {
+            loop {
+                ready!(self.0.poll_read_ready(cx));
+                if let Poll::Ready(accepted) = self.try_accept() {
+                    return Poll::Ready(accepted);
+                }
+            }
+        })
+        .await
     }
 
     /// Accepts a connection only if one is known to be waiting.
-    pub(super) async fn try_accept(&self) -> Option<io::Result<RawStream>> {
-        tokio::select! {
-            biased;
-            accepted = self.accept() => Some(accepted),
-            () = std::future::ready(()) => None,
-        }
+    pub(super) fn try_accept(&self) -> Poll<io::Result<RawStream>> {
+        self.0
+            .poll_read_by(accept_one)
+            .map(|one| RawStream::new(one?))
     }
 
-    /// Accepts everything in the backlog and closes the socket. It asks the kernel directly, because the reactor may not have
-    /// reported the latest connections yet.
+    /// Accepts everything in the backlog and closes the socket. It asks the kernel directly, because the latest connections may not
+    /// have been reported yet.
     pub(super) fn accept_rest(self, mut accepted: impl FnMut(RawStream)) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => {
-                let listener = listener.into_std()?;
-                while let Ok((stream, peer)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    accepted(RawStream::Tcp(
-                        TcpStream::from_std(stream)?,
-                        canonical(peer),
-                    ));
-                }
-            }
-            Self::Unix(listener) => {
-                let listener = listener.into_std()?;
-                while let Ok((stream, _)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    accepted(RawStream::Unix(UnixStream::from_std(stream)?));
-                }
-            }
+        while let Ok(one) = accept_one(self.0.as_fd()) {
+            accepted(RawStream::new(one)?);
         }
         Ok(())
     }
 }
 
+fn accept_one(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (descriptor, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((descriptor, peer.map(canonical)))
+}
+
 impl RawStream {
-    /// The address of the peer; `None` for a Unix socket.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(_, peer) => Some(*peer),
-            Self::Unix(_) => None,
-        }
+    fn new((descriptor, peer): (OwnedFd, Option<SocketAddr>)) -> io::Result<Self> {
+        let socket = StreamSocket::ready(descriptor)?;
+        Ok(Self { socket, peer })
     }
 
     /// Waits for bytes and receives them into `into`, as `recv(2)` does. Returns their number.
     pub(super) async fn receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream, _) => {
-                let receive = || Ok(recv(stream, &mut *into, flags)?.0);
-                stream.async_io(Interest::READABLE, receive).await
+        poll_fn(|cx| {
+            loop {
+                ready!(self.socket.poll_read_ready(cx));
+                let receive = |socket: BorrowedFd<'_>| Ok(recv(socket, &mut *into, flags)?.0);
+                if let Poll::Ready(received) = self.socket.poll_read_by(receive) {
+                    return Poll::Ready(received);
+                }
             }
-            Self::Unix(stream) => {
-                let receive = || Ok(recv(stream, &mut *into, flags)?.0);
-                stream.async_io(Interest::READABLE, receive).await
-            }
-        }
-    }
-}
-
-impl From<RawStream> for Stream {
-    fn from(raw: RawStream) -> Self {
-        match raw {
-            RawStream::Tcp(stream, _) => Self::Tcp(stream),
-            RawStream::Unix(stream) => Self::Unix(stream),
-        }
+        })
+        .await
     }
 }
 

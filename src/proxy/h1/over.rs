@@ -3,9 +3,9 @@
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
-use tokio::net::TcpStream;
 
 use super::H1;
+use crate::net::StreamSocket;
 use crate::net::buffer::PooledPipe;
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
@@ -47,7 +47,7 @@ impl<T: OverH1> Source for T {
         self.h1().has_nothing_to_read()
     }
     #[inline]
-    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+    fn pass(&mut self, to: &StreamSocket) -> Result<Option<usize>, PumpError> {
         self.h1_mut().pass(to)
     }
     #[inline]
@@ -61,7 +61,7 @@ impl<T: OverH1> Source for T {
         self.h1_mut().pass_chunk_framing()
     }
     #[inline]
-    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_source(&self) -> Option<(&StreamSocket, u64)> {
         self.h1().splice_source()
     }
     fn spliced_from(&mut self, n: usize) {
@@ -97,7 +97,7 @@ impl<T: OverH1> Sink for T {
     fn accept_chunk_framing(&mut self) {
         self.h1_mut().accept_chunk_framing();
     }
-    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&StreamSocket, u64)> {
         self.h1().splice_sink()
     }
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {

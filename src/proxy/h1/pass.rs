@@ -3,20 +3,17 @@
 
 use std::task::Poll;
 
-use tokio::net::TcpStream;
-
 use super::H1;
-use crate::net::Stream;
 use crate::net::buffer::{HUGE, LARGE};
-use crate::net::stream::{read_now, send_now};
+use crate::net::{Stream, StreamSocket};
 use crate::proxy::wire::{PumpError, Source};
 
 impl H1 {
     /// Forwards a small message; see [`Source::pass`].
     #[inline]
-    pub(super) fn pass_to(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+    pub(super) fn pass_to(&mut self, to: &StreamSocket) -> Result<Option<usize>, PumpError> {
         // With TLS the number of decrypted bytes isn't known in advance, so they take the copying path.
-        let Stream::Tcp(from) = &self.stream else {
+        let Stream::Clear(from) = &self.stream else {
             return Ok((!self.has_nothing_to_read()).then_some(0));
         };
         let input = &mut self.mem.input;
@@ -30,7 +27,7 @@ impl H1 {
         buffers.equip(input, LARGE);
         let room = input.room();
         let mut sent = 0;
-        match read_now(from, room) {
+        match from.read_now(room) {
             Poll::Pending => {}
             Poll::Ready(Err(e)) => return Err(PumpError::Source(e.into())),
             Poll::Ready(Ok(0)) => self.eof = true,
@@ -40,7 +37,9 @@ impl H1 {
                 input.filled(n);
             }
             Poll::Ready(Ok(n)) => {
-                sent = send_now(to, &room[..n]).map_err(|e| PumpError::Sink(e.into()))?;
+                sent = to
+                    .send_now(&room[..n])
+                    .map_err(|e| PumpError::Sink(e.into()))?;
                 if sent < n {
                     input.filled(n);
                     input.consume(sent);

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use http::HeaderMap;
 use rustix::net::SendFlags;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use super::{Encoding, H1};
 use crate::http1::Reject;
 use crate::http1::framing::chunk_head;
+use crate::net::StreamSocket;
 use crate::proxy::headers;
 use crate::proxy::wire::{Sink, WireError};
 use crate::reason::Reason;
@@ -193,9 +193,9 @@ impl Sink for H1 {
             .map_err(WireError::Io)
     }
 
-    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&StreamSocket, u64)> {
         let open = self.encoding == Encoding::Plain && self.body_left > 0;
-        let socket = self.stream.plain_tcp().filter(|_| open)?;
+        let socket = self.stream.clear().filter(|_| open)?;
         Some((socket, self.body_left))
     }
 
@@ -225,8 +225,8 @@ mod tests {
 
     use super::*;
     use crate::http1::Framing;
+    use crate::net::Buffers;
     use crate::net::fixtures::tcp_pair;
-    use crate::net::{Buffers, Stream};
     use crate::proxy::body::Flow;
     use crate::proxy::wire::PumpError;
 
@@ -243,7 +243,7 @@ mod tests {
     /// Sends `sent` bytes into a sink with the announced length `length`. Returns what was received
     /// at the other end, and how the flow ended.
     async fn pump(sent: usize, length: u64, fast: bool) -> (Vec<u8>, Result<(), PumpError>) {
-        let ((mut origin, near), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
+        let ((near, mut origin), (far, mut client)) = (tcp_pair().await, tcp_pair().await);
         let sending = async move {
             let _ = origin.write_all(&vec![b'x'; sent]).await;
         };
@@ -254,12 +254,12 @@ mod tests {
         };
         let moving = async move {
             let buffers = Buffers::new();
-            let mut source = H1::new(Stream::Tcp(near), buffers.clone());
+            let mut source = H1::new(near, buffers.clone());
             source.begin_source(Framing::UntilClose);
             if fast {
                 source.presume_fast();
             }
-            let mut sink = H1::new(Stream::Tcp(far), buffers);
+            let mut sink = H1::new(far, buffers);
             sink.begin_sink(Encoding::Plain, Some(length));
             let mut flow = Flow::default();
             poll_fn(|cx| flow.poll(cx, &mut source, &mut sink)).await

@@ -15,7 +15,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
 use super::answer::ComparedAnswer;
@@ -175,13 +176,23 @@ impl CopySender {
     }
 }
 
+/// Runs the streams of an HTTP/2 connection on the thread of the connection.
+#[derive(Clone, Copy, Debug)]
+struct ThisThread;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for ThisThread {
+    fn execute(&self, stream: F) {
+        spawn_local(stream);
+    }
+}
+
 async fn open(endpoint: &Endpoint, limit: Duration) -> Result<CopyConnection, CopyError> {
     let opened = connect::open(endpoint, limit).await?;
     let stream = TokioIo::new(opened.stream);
     // A connection ends when it fails, when the peer closes it, or when its sender is dropped. Its exchange learns why.
     let sender = match opened.h2 {
         true => {
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+            let (sender, connection) = http2::handshake(ThisThread, stream).await?;
             spawn_local(async { drop(connection.await) });
             CopySender::Http2(sender)
         }

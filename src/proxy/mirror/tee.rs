@@ -7,13 +7,12 @@
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
-use tokio::net::TcpStream;
 
 use super::answer::ComparedAnswer;
 use crate::config::mirror::MirrorSpec;
 use crate::http1::Framing;
-use crate::net::ByteBudget;
 use crate::net::buffer::PooledPipe;
+use crate::net::{ByteBudget, StreamSocket};
 use crate::proxy::headers::{Fields, Outgoing};
 use crate::proxy::wire::{BodyPiece, Downstream, Gone, PumpError, Sink, Source, WireError};
 
@@ -108,7 +107,7 @@ impl<D: Downstream> Source for MirrorTee<'_, D> {
         self.down.has_nothing_to_read()
     }
     /// Only tunnels are passed like this, and no tunnel is copied.
-    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+    fn pass(&mut self, to: &StreamSocket) -> Result<Option<usize>, PumpError> {
         self.down.pass(to)
     }
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -147,7 +146,7 @@ impl<D: Downstream> Sink for MirrorTee<'_, D> {
     fn accept_chunk_framing(&mut self) {
         self.down.accept_chunk_framing();
     }
-    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&StreamSocket, u64)> {
         match self.takes_answer() {
             true => None,
             false => self.down.splice_sink(),

@@ -1,0 +1,257 @@
+//! A stream socket of this thread, over TCP or a Unix socket.
+//!
+//! System calls are made directly, and a short read or write is taken as a sign that the socket is drained or full, which saves the
+//! call that would return EAGAIN.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::{Errno, writev};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, recv,
+    send, shutdown, socket_with, sockopt,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::reactor::Registration;
+
+/// A connected or a listening socket that doesn't block. It stays on the thread that registered it.
+#[derive(Debug)]
+pub struct StreamSocket {
+    registration: Registration,
+    descriptor: OwnedFd,
+}
+
+impl StreamSocket {
+    /// Registers a connected or a listening socket with this thread, and makes it non-blocking.
+    ///
+    /// # Errors
+    /// The process is out of descriptors or memory.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn new(socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let descriptor = socket.into();
+        rustix::io::ioctl_fionbio(&descriptor, true)?;
+        Self::ready(descriptor)
+    }
+
+    /// Like [`Self::new`], of a socket that is non-blocking already.
+    pub(crate) fn ready(descriptor: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            registration: Registration::new(&descriptor, true)?,
+            descriptor,
+        })
+    }
+
+    /// Connects to a TCP port.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let descriptor = stream_socket(family)?;
+        match rustix::net::connect(&descriptor, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let socket = Self {
+            registration: Registration::new(&descriptor, false)?,
+            descriptor,
+        };
+        poll_fn(|cx| socket.poll_write_ready(cx)).await;
+        sockopt::socket_error(&socket.descriptor)??;
+        Ok(socket)
+    }
+
+    /// Connects to a Unix socket.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`, of which EAGAIN says that the backlog of the other side is full.
+    pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        let descriptor = stream_socket(AddressFamily::UNIX)?;
+        rustix::net::connect(&descriptor, &SocketAddrUnix::new(path)?)?;
+        Self::ready(descriptor)
+    }
+
+    /// Waits until reading has to be tried.
+    #[inline]
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.registration.poll_readable(cx)
+    }
+
+    /// Waits until writing has to be tried.
+    #[inline]
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.registration.poll_writable(cx)
+    }
+
+    /// Whether an event has said that there is something to read, which wasn't read yet. No system call.
+    #[inline]
+    pub fn is_readable(&self) -> bool {
+        self.registration.is_readable()
+    }
+
+    /// Makes a call that reads, unless it is known to find nothing. `Pending` registers no waker, but makes
+    /// [`Self::poll_read_ready`] wait.
+    ///
+    /// # Errors
+    /// Those of the call.
+    #[inline]
+    pub fn poll_read_by<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Poll<io::Result<T>> {
+        if !self.registration.is_readable() {
+            return Poll::Pending;
+        }
+        match call(self.descriptor.as_fd()) {
+            Ok(done) => Poll::Ready(Ok(done)),
+            Err(Errno::AGAIN) => {
+                self.registration.drained();
+                Poll::Pending
+            }
+            Err(Errno::INTR) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// One `recv(2)`, unless it is known to find nothing. `Pending` is that of [`Self::poll_read_by`].
+    #[inline]
+    pub(crate) fn read_now(&self, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let most = into.len();
+        let read = self.poll_read_by(|socket| Ok(recv(socket, into, RecvFlags::empty())?.0));
+        if let Poll::Ready(Ok(n)) = read
+            && n > 0
+            && n < most
+        {
+            // A short read has drained the socket: the next one waits instead of making a call that returns EAGAIN.
+            self.registration.drained();
+        }
+        read
+    }
+
+    /// One `send(2)` of some of `data`, whatever is known of the socket. 0 if it is full; a caller that waits for room finds that out
+    /// by itself.
+    #[inline]
+    pub(crate) fn send_now(&self, data: &[u8]) -> io::Result<usize> {
+        match send(&self.descriptor, data, SendFlags::NOSIGNAL) {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// Makes one call that writes at most `len` bytes. On `Pending` the task is woken when there is room.
+    #[inline]
+    pub fn poll_write_by(
+        &self,
+        cx: &mut Context<'_>,
+        len: usize,
+        call: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.registration.is_writable() {
+                ready!(self.poll_write_ready(cx));
+            }
+            match call(self.descriptor.as_fd()) {
+                Ok(n) => {
+                    if n > 0 && n < len {
+                        // As in `read_now`: a short write has filled the socket.
+                        self.registration.filled();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::AGAIN) => self.registration.filled(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes some of `data`.
+    #[inline]
+    pub(crate) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
+        let flags = flags | SendFlags::NOSIGNAL;
+        self.poll_write_by(cx, data.len(), |socket| send(socket, data, flags))
+    }
+}
+
+/// A new socket that doesn't block and isn't inherited by other programs.
+fn stream_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socket_with(family, SocketType::STREAM, flags, None)
+}
+
+impl AsFd for StreamSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl AsyncRead for StreamSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_read_ready(cx));
+            if let Poll::Ready(read) = self.read_now(buf.initialize_unfilled()) {
+                buf.advance(read?);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for StreamSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, buf, SendFlags::empty())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_write_by(cx, len, |socket| writev(socket, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match shutdown(&self.descriptor, Shutdown::Write) {
+            // The peer has reset the connection: there is nothing left to end.
+            Err(Errno::NOTCONN) => Ok(()),
+            done => Ok(done?),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "stream_socket_tests.rs"]
+mod tests;
