@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -42,8 +42,6 @@ struct Reactor {
     /// Whether [`drive`] runs. It ends with the runtime, and the next runtime of the thread starts another one.
     driven: Cell<bool>,
     sockets: RefCell<Slab<Rc<Readiness>>>,
-    /// Number of the latest registration.
-    latest: Cell<u32>,
     /// Memory for the events of one call.
     events: RefCell<Vec<Event>>,
 }
@@ -51,8 +49,8 @@ struct Reactor {
 /// What is known of one socket: whether it is ready, and who waits for that.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    /// Number of the registration, and the index in [`Reactor::sockets`]. The kernel reports it with each event.
-    token: u64,
+    /// Index in [`Reactor::sockets`]. The kernel reports it with each event.
+    index: usize,
     ready: Cell<u8>,
     /// The directions in which somebody waits: [`READ`], [`WRITE`].
     awaited: Cell<u8>,
@@ -61,58 +59,79 @@ pub(super) struct Readiness {
     writer: RefCell<Option<Waker>>,
 }
 
-/// The registration of a socket. Dropping it ends the registration here; closing the socket ends it in the kernel.
+/// A registered socket. Dropping it ends the registration and closes the socket.
 #[derive(Debug)]
-pub(super) struct Registration(Rc<Readiness>);
+pub(super) struct Registered {
+    descriptor: OwnedFd,
+    readiness: Rc<Readiness>,
+}
 
-impl Registration {
+impl Registered {
     /// Registers a socket with this thread. `writable` is what is known of it already.
     ///
     /// # Errors
     /// The process is out of descriptors or memory.
-    pub(super) fn new(socket: &impl AsFd, writable: bool) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnedFd, writable: bool) -> io::Result<Self> {
         REACTOR.with(|reactor| reactor.register(socket, writable))
     }
 }
 
-impl std::ops::Deref for Registration {
-    type Target = Readiness;
+impl AsFd for Registered {
     #[inline]
-    fn deref(&self) -> &Readiness {
-        &self.0
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 
-impl Drop for Registration {
+impl std::ops::Deref for Registered {
+    type Target = Readiness;
+    #[inline]
+    fn deref(&self) -> &Readiness {
+        &self.readiness
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
-        let index = self.0.token as u32 as usize;
         // At the end of the thread the table may be gone already.
-        let _ = REACTOR.try_with(|reactor| reactor.sockets.borrow_mut().try_remove(index));
+        let _ = REACTOR.try_with(|reactor| reactor.remove(self));
     }
 }
 
 impl Reactor {
-    fn register(&self, socket: &impl AsFd, writable: bool) -> io::Result<Registration> {
+    fn register(&self, descriptor: OwnedFd, writable: bool) -> io::Result<Registered> {
         let epoll = self.epoll()?;
         if !self.driven.get() {
             tokio::spawn(drive(watch(epoll.clone())?, Driving::begin(self)));
         }
         let mut sockets = self.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
-        let number = self.latest.get().wrapping_add(1);
-        self.latest.set(number);
-        let token = u64::from(number) << 32 | entry.key() as u64;
+        let index = entry.key();
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&epoll, socket, EventData::new_u64(token), flags)?;
+        epoll::add(&epoll, &descriptor, EventData::new_u64(index as u64), flags)?;
         let readiness = Rc::new(Readiness {
-            token,
+            index,
             ready: Cell::new(if writable { WRITE } else { 0 }),
             awaited: Cell::new(0),
             reader: RefCell::default(),
             writer: RefCell::default(),
         });
         entry.insert(readiness.clone());
-        Ok(Registration(readiness))
+        Ok(Registered {
+            descriptor,
+            readiness,
+        })
+    }
+
+    fn remove(&self, socket: &Registered) {
+        if let Some(epoll) = &*self.epoll.borrow() {
+            // Closing the socket isn't enough: its open file lives on in other threads and processes if it is a listener's, and would
+            // wake this thread for each of their connections.
+            let _ = epoll::delete(epoll, &socket.descriptor);
+        }
+        let removed = self.sockets.borrow_mut().try_remove(socket.index);
+        // Its wakers may be the last to hold a task, which may hold sockets.
+        drop(removed);
     }
 
     fn epoll(&self) -> io::Result<Arc<OwnedFd>> {
@@ -125,8 +144,8 @@ impl Reactor {
         Ok(created)
     }
 
-    /// Takes events from the kernel and reports them. Returns whether there are no more.
-    fn take_events(&self, epoll: &OwnedFd) -> bool {
+    /// Takes events from the kernel and reports them. Returns their number, [`EVENTS`] if there may be more.
+    fn take_events(&self, epoll: &OwnedFd) -> usize {
         const AT_ONCE: Timespec = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -136,18 +155,16 @@ impl Reactor {
         events.reserve_exact(EVENTS);
         let taken = epoll::wait(epoll, spare_capacity(&mut events), Some(&AT_ONCE));
         self.report(&events);
-        // Interrupted: there may be more.
-        taken.is_ok() && events.len() < events.capacity()
+        // Interrupted: there may be some.
+        taken.map_or(EVENTS, |_| events.len())
     }
 
     fn report(&self, events: &[Event]) {
         let sockets = self.sockets.borrow();
         for event in events {
             // Copied: the fields of the kernel's record aren't aligned.
-            let (token, flags) = (event.data.u64(), event.flags);
-            let found = sockets.get(token as u32 as usize);
-            // A socket that was closed here may live on in a process that is just being started, and its index is used again.
-            if let Some(socket) = found.filter(|socket| socket.token == token) {
+            let (index, flags) = (event.data.u64(), event.flags);
+            if let Some(socket) = sockets.get(index as usize) {
                 socket.report(flags);
             }
         }
@@ -183,7 +200,7 @@ fn watch(epoll: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
 async fn drive(set: AsyncFd<Arc<OwnedFd>>, _driving: Driving) {
     // Waiting fails only when the runtime ends.
     while let Ok(mut readable) = set.readable().await {
-        if REACTOR.with(|reactor| reactor.take_events(set.get_ref())) {
+        if REACTOR.with(|reactor| reactor.take_events(set.get_ref())) < EVENTS {
             readable.clear_ready();
         }
     }
@@ -284,4 +301,13 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     if let Some(waker) = &*waker.borrow() {
         waker.wake_by_ref();
     }
+}
+
+/// Takes the events of this thread that were not taken yet, and returns their number.
+#[cfg(test)]
+pub(super) fn take_events() -> usize {
+    REACTOR.with(|reactor| {
+        let epoll = reactor.epoll().expect("the set");
+        reactor.take_events(&epoll)
+    })
 }

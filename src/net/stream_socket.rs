@@ -18,14 +18,11 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::reactor::Registration;
+use super::reactor::Registered;
 
 /// A connected or a listening socket that doesn't block. It stays on the thread that registered it.
 #[derive(Debug)]
-pub struct StreamSocket {
-    registration: Registration,
-    descriptor: OwnedFd,
-}
+pub struct StreamSocket(Registered);
 
 impl StreamSocket {
     /// Registers a connected or a listening socket with this thread, and makes it non-blocking.
@@ -43,10 +40,7 @@ impl StreamSocket {
 
     /// Like [`Self::new`], of a socket that is non-blocking already.
     pub(crate) fn ready(descriptor: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            registration: Registration::new(&descriptor, true)?,
-            descriptor,
-        })
+        Registered::new(descriptor, true).map(Self)
     }
 
     /// Connects to a TCP port.
@@ -63,12 +57,9 @@ impl StreamSocket {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let socket = Self {
-            registration: Registration::new(&descriptor, false)?,
-            descriptor,
-        };
+        let socket = Self(Registered::new(descriptor, false)?);
         poll_fn(|cx| socket.poll_write_ready(cx)).await;
-        sockopt::socket_error(&socket.descriptor)??;
+        sockopt::socket_error(&socket)??;
         Ok(socket)
     }
 
@@ -85,19 +76,19 @@ impl StreamSocket {
     /// Waits until reading has to be tried.
     #[inline]
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.registration.poll_readable(cx)
+        self.0.poll_readable(cx)
     }
 
     /// Waits until writing has to be tried.
     #[inline]
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.registration.poll_writable(cx)
+        self.0.poll_writable(cx)
     }
 
     /// Whether an event has said that there is something to read, which wasn't read yet. No system call.
     #[inline]
     pub fn is_readable(&self) -> bool {
-        self.registration.is_readable()
+        self.0.is_readable()
     }
 
     /// Makes a call that reads, unless it is known to find nothing. `Pending` registers no waker, but makes
@@ -110,13 +101,13 @@ impl StreamSocket {
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> Poll<io::Result<T>> {
-        if !self.registration.is_readable() {
+        if !self.0.is_readable() {
             return Poll::Pending;
         }
-        match call(self.descriptor.as_fd()) {
+        match call(self.0.as_fd()) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(Errno::AGAIN) => {
-                self.registration.drained();
+                self.0.drained();
                 Poll::Pending
             }
             Err(Errno::INTR) => Poll::Pending,
@@ -134,7 +125,7 @@ impl StreamSocket {
             && n < most
         {
             // A short read has drained the socket: the next one waits instead of making a call that returns EAGAIN.
-            self.registration.drained();
+            self.0.drained();
         }
         read
     }
@@ -143,7 +134,7 @@ impl StreamSocket {
     /// by itself.
     #[inline]
     pub(crate) fn send_now(&self, data: &[u8]) -> io::Result<usize> {
-        match send(&self.descriptor, data, SendFlags::NOSIGNAL) {
+        match send(self, data, SendFlags::NOSIGNAL) {
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             sent => Ok(sent?),
         }
@@ -158,18 +149,18 @@ impl StreamSocket {
         call: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            if !self.registration.is_writable() {
+            if !self.0.is_writable() {
                 ready!(self.poll_write_ready(cx));
             }
-            match call(self.descriptor.as_fd()) {
+            match call(self.0.as_fd()) {
                 Ok(n) => {
                     if n > 0 && n < len {
                         // As in `read_now`: a short write has filled the socket.
-                        self.registration.filled();
+                        self.0.filled();
                     }
                     return Poll::Ready(Ok(n));
                 }
-                Err(Errno::AGAIN) => self.registration.filled(),
+                Err(Errno::AGAIN) => self.0.filled(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -197,7 +188,7 @@ fn stream_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 
 impl AsFd for StreamSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -244,7 +235,7 @@ impl AsyncWrite for StreamSocket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match shutdown(&self.descriptor, Shutdown::Write) {
+        Poll::Ready(match shutdown(&*self, Shutdown::Write) {
             // The peer has reset the connection: there is nothing left to end.
             Err(Errno::NOTCONN) => Ok(()),
             done => Ok(done?),
