@@ -8,6 +8,8 @@ mod leasing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -302,7 +304,7 @@ impl ConnectionsState {
         endpoint: &Arc<Endpoint>,
         OpenedH2 {
             sender,
-            driver,
+            mut driver,
             transport,
         }: OpenedH2,
         slot: ConnectionSlot,
@@ -324,7 +326,17 @@ impl ConnectionsState {
         let open = CountedUpstream::enter(endpoint, self.worker, slot);
         let (inner, task_state) = (self.clone(), state.clone());
         tokio::task::spawn_local(async move {
-            let ended = driver.await;
+            let mut most = driver.most_streams();
+            let ended = poll_fn(|cx| {
+                let polled = Pin::new(&mut driver).poll(cx);
+                let allowed = driver.most_streams();
+                // Requests may wait for a stream because the endpoint hadn't said how many it allows.
+                if std::mem::replace(&mut most, allowed) < allowed {
+                    inner.wake_all(open.0.slot);
+                }
+                polled
+            })
+            .await;
             task_state.retired.set(true);
             if let Err(error) = ended {
                 tracing::debug!(endpoint = %open.0.name, ?error, "HTTP/2 connection to endpoint failed");

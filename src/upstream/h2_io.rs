@@ -29,6 +29,11 @@ impl H2Driver {
         }
     }
 
+    /// How many streams the endpoint allows at a time.
+    pub(super) fn most_streams(&mut self) -> usize {
+        self.connection.core().most_streams()
+    }
+
     /// Reads the bytes that have arrived. Returns whether there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         for _ in 0..READS {

@@ -43,6 +43,7 @@ mod h2_delivery;
 mod h2_framing;
 mod h2_malformed;
 mod h2_parked;
+mod h2_settings;
 mod h2_trailers;
 mod h2_uploads;
 mod h2_websocket;

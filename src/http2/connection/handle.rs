@@ -364,7 +364,7 @@ impl Core {
     }
 
     /// How many streams a client may have open at a time.
-    fn most_streams(&self) -> usize {
+    pub(crate) fn most_streams(&self) -> usize {
         self.peer_streams
             .map_or(FIRST_STREAMS, |most| most as usize)
     }
