@@ -15,7 +15,10 @@ use super::wire::Message;
 use super::{PATIENCE, free_port, pause, until, until_within};
 
 /// The path of the program.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
+pub const BINARY: &str = match option_env!("CUTOVER_BINARY") {
+    Some(other) => other,
+    None => env!("CARGO_BIN_EXE_cutover"),
+};
 
 /// One line of each; services follow.
 const HEAD: &str = r#"
