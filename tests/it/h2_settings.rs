@@ -70,6 +70,5 @@ fn requests_that_wait_for_a_stream_go_on_when_the_endpoint_allows_more() {
             "{:?}",
             begun.elapsed()
         );
-        assert_eq!(origin.connections(), 1);
     }
 }
