@@ -56,14 +56,9 @@ impl Pipe {
     ) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.held, 0);
         let most = most.min(MOST) as usize;
-        loop {
-            ready!(from.poll_read_ready(cx));
-            let taken = from.poll_read_by(|from| splice_once(from, &self.write, most));
-            if let Poll::Ready(taken) = taken {
-                self.held = taken?;
-                return Poll::Ready(Ok(self.held));
-            }
-        }
+        let taken = from.poll_read_until(cx, |from| splice_once(from, &self.write, most));
+        self.held = ready!(taken)?;
+        Poll::Ready(Ok(self.held))
     }
 
     /// Moves bytes from the pipe to a socket, as many as it takes.

@@ -46,7 +46,7 @@ struct Reactor {
     events: RefCell<Vec<Event>>,
 }
 
-/// What is known of one socket: whether it is ready, and who waits for that.
+/// The readiness of one socket, and the tasks that wait for it.
 #[derive(Debug)]
 pub(super) struct Readiness {
     /// Index in [`Reactor::sockets`]. The kernel reports it with each event.
@@ -209,7 +209,6 @@ async fn drive(set: AsyncFd<Arc<OwnedFd>>, _driving: Driving) {
 impl Readiness {
     fn report(&self, flags: EventFlags) {
         let any = |of: EventFlags| flags.intersects(of);
-        let hung_up = any(EventFlags::HUP);
         let mut news = 0;
         if any(EventFlags::IN | EventFlags::ERR) {
             news |= READ;
@@ -217,10 +216,10 @@ impl Readiness {
         if any(EventFlags::OUT | EventFlags::ERR) {
             news |= WRITE;
         }
-        if any(EventFlags::RDHUP) || hung_up {
+        if any(EventFlags::RDHUP | EventFlags::HUP) {
             news |= READ_ENDED | READ;
         }
-        if hung_up {
+        if any(EventFlags::HUP) {
             news |= WRITE_ENDED | WRITE;
         }
         self.ready.set(self.ready.get() | news);

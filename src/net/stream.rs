@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::io::writev;
 use rustix::net::{RecvFlags, SendFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -109,10 +108,7 @@ impl Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Clear(socket) => {
-                let len = parts.iter().map(|part| part.len()).sum();
-                socket.poll_write_by(cx, len, |socket| writev(socket, parts))
-            }
+            Self::Clear(socket) => socket.poll_send_gathered(cx, parts),
             _ => Pin::new(self).poll_write_vectored(cx, parts),
         }
     }

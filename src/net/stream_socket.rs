@@ -115,6 +115,23 @@ impl StreamSocket {
         }
     }
 
+    /// Makes a call that reads whenever the socket is ready for one, until it has found something.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub(crate) fn poll_read_until<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            ready!(self.poll_read_ready(cx));
+            if let Poll::Ready(done) = self.poll_read_by(&mut call) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+
     /// One `recv(2)`, unless it is known to find nothing. `Pending` is that of [`Self::poll_read_by`].
     #[inline]
     pub(crate) fn read_now(&self, into: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -178,6 +195,17 @@ impl StreamSocket {
         let flags = flags | SendFlags::NOSIGNAL;
         self.poll_write_by(cx, data.len(), |socket| send(socket, data, flags))
     }
+
+    /// Writes some of the bytes of `parts`, in order.
+    #[inline]
+    pub(crate) fn poll_send_gathered(
+        &self,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_write_by(cx, len, |socket| writev(socket, parts))
+    }
 }
 
 /// A new socket that doesn't block and isn't inherited by other programs.
@@ -222,8 +250,7 @@ impl AsyncWrite for StreamSocket {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let len = parts.iter().map(|part| part.len()).sum();
-        self.poll_write_by(cx, len, |socket| writev(socket, parts))
+        self.poll_send_gathered(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {

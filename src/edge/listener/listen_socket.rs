@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
@@ -33,15 +33,7 @@ impl ListenSocket {
 
     /// Accepts a connection.
     pub(super) async fn accept(&self) -> io::Result<RawStream> {
-        poll_fn(|cx| {
-            loop {
-                ready!(self.0.poll_read_ready(cx));
-                if let Poll::Ready(accepted) = self.try_accept() {
-                    return Poll::Ready(accepted);
-                }
-            }
-        })
-        .await
+        RawStream::new(poll_fn(|cx| self.0.poll_read_until(cx, accept_one)).await?)
     }
 
     /// Accepts a connection only if one is known to be waiting.
@@ -77,13 +69,8 @@ impl RawStream {
     /// Waits for bytes and receives them into `into`, as `recv(2)` does. Returns their number.
     pub(super) async fn receive(&self, into: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         poll_fn(|cx| {
-            loop {
-                ready!(self.socket.poll_read_ready(cx));
-                let receive = |socket: BorrowedFd<'_>| Ok(recv(socket, &mut *into, flags)?.0);
-                if let Poll::Ready(received) = self.socket.poll_read_by(receive) {
-                    return Poll::Ready(received);
-                }
-            }
+            let receive = |socket: BorrowedFd<'_>| Ok(recv(socket, &mut *into, flags)?.0);
+            self.socket.poll_read_until(cx, receive)
         })
         .await
     }
