@@ -442,8 +442,12 @@ impl WorkerThread {
         let task = self.tasks.begin();
         spawn_local(async move {
             let _guard = AcceptLoopGuard(&task.0);
-            let serve = move |accepted| connection::serve(proxy.clone(), accepted, tasks.begin());
-            accept::run(acceptor, socket, admission, controls, serve).await;
+            // A connection counts from the moment it is accepted: a drain waits for TLS handshakes as well.
+            let begin = move || {
+                let (proxy, task) = (proxy.clone(), tasks.begin());
+                move |accepted| connection::serve(proxy, accepted, task)
+            };
+            accept::run(acceptor, socket, admission, controls, begin).await;
         });
     }
 }

@@ -4,9 +4,14 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
+use super::tls::secure;
 use crate::support::client::{Client, End, dial};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, before, serve, single};
+use crate::support::tls::Authority;
 use crate::support::{Ended, PATIENCE, pause, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -151,6 +156,30 @@ fn what_is_in_flight_ends_where_it_began_and_idle_ones_are_told() {
     assert_eq!(idle.end_within(PATIENCE), End::Closed);
     assert_eq!(old.ended().code(), Some(0));
     assert!(!new.get("/").says_close());
+}
+
+#[test]
+fn a_handshake_is_completed_by_the_process_that_began_it() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let identity = authority.issue(&["shop.test"]);
+    let mut old = secure(&[("shop", &identity)], &origin.at());
+    let name = ServerName::try_from("shop.test").expect("a name");
+    let mut session = ClientConnection::new(authority.client(&[]), name).expect("a session");
+    let mut socket = dial(old.port);
+    session.write_tls(&mut socket).expect("our first flight");
+    while session.is_handshaking() {
+        session.read_tls(&mut socket).expect("their flight");
+        session.process_new_packets().expect("a handshake");
+    }
+    // Our last flight is still to be sent, and no other connection keeps the old process alive.
+    let _new = old.successor().expect("it takes over");
+    let mut client = Client::over(StreamOwned::new(session, socket));
+    let answer = client.ask("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    assert_eq!(
+        (answer.text().as_str(), answer.says_close()),
+        ("blue", true)
+    );
+    assert_eq!(old.ended().code(), Some(0));
 }
 
 #[test]

@@ -18,7 +18,7 @@ const HEAD: &str = "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DI
     [listen.tls]\nbind = \"127.0.0.1:$PORT\"\n";
 
 /// A TLS listener with these certificates (file name, names) in front of an endpoint.
-fn secure(certs: &[(&str, &Identity)], endpoint: &str) -> Proxy {
+pub fn secure(certs: &[(&str, &Identity)], endpoint: &str) -> Proxy {
     let mut text = HEAD.to_owned();
     for (name, _) in certs {
         text.push_str(&format!(

@@ -88,16 +88,19 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections on `socket` until the acceptor is closed and the backlog is empty, or until it is handed over. Each
-/// connection is served by `serve` in a task of its own, after its TLS handshake if the listener has certificates.
-pub(crate) async fn run<F, S>(
+/// Accepts connections on `socket` until the acceptor is closed and the backlog is empty, or until it is handed over.
+///
+/// `begin` is called for each connection when it is accepted. The function that it returns serves the connection in a task of its
+/// own, after the TLS handshake if the listener has certificates.
+pub(crate) async fn run<B, S, F>(
     acceptor: Rc<Acceptor>,
     socket: Socket,
     admission: Arc<Admission>,
     controls: TaskControls,
-    serve: S,
+    begin: B,
 ) where
-    S: Fn(Accepted) -> F + Clone + 'static,
+    B: Fn() -> S,
+    S: FnOnce(Accepted) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
     let socket = match ListenSocket::new(socket) {
@@ -117,7 +120,7 @@ pub(crate) async fn run<F, S>(
         acceptor,
         admission,
         controls,
-        serve,
+        begin,
     };
     accept_loop.accept_until_closed(&socket).await;
     if !accept_loop.acceptor.handed_over.get() {
@@ -126,16 +129,17 @@ pub(crate) async fn run<F, S>(
 }
 
 /// Turns accepted sockets into connections that are served.
-struct AcceptLoop<S> {
+struct AcceptLoop<B> {
     acceptor: Rc<Acceptor>,
     admission: Arc<Admission>,
     controls: TaskControls,
-    serve: S,
+    begin: B,
 }
 
-impl<F, S> AcceptLoop<S>
+impl<B, S, F> AcceptLoop<B>
 where
-    S: Fn(Accepted) -> F + Clone + 'static,
+    B: Fn() -> S,
+    S: FnOnce(Accepted) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
     async fn accept_until_closed(&self, socket: &ListenSocket) {
@@ -219,11 +223,12 @@ where
     fn spawn(&self, raw: RawStream, permit: ConnectionPermit) {
         let runtime = self.acceptor.runtime();
         let control = self.controls.register(runtime.id());
+        let serve = (self.begin)();
         // A connection that needs no handshake is served without a second future around `serve`: idle connections would pay for
         // its size.
         if runtime.tls.is_none() && !runtime.spec.proxy_protocol {
             let peer = raw.peer;
-            tokio::task::spawn_local((self.serve)(Accepted {
+            tokio::task::spawn_local(serve(Accepted {
                 stream: Stream::Clear(raw.socket),
                 peer,
                 listener: runtime.info.clone(),
@@ -239,7 +244,6 @@ where
             worker: self.acceptor.worker,
             admission: self.admission.clone(),
         };
-        let serve = self.serve.clone();
         tokio::task::spawn_local(async move {
             let Some(done) = Box::pin(handshake.perform(raw, &control)).await else {
                 return;

@@ -279,9 +279,9 @@ fn clients_in_the_backlog_of_a_closed_listener_are_served() {
             socket,
             admission,
             TaskControls::new(),
-            move |accepted| {
+            move || {
                 let seen = seen.clone();
-                async move { seen.borrow_mut().push(accepted) }
+                async move |accepted| seen.borrow_mut().push(accepted)
             },
         )
         .await;
@@ -304,9 +304,9 @@ fn at_the_ceiling_connections_wait_until_others_close() {
             socket,
             admission.clone(),
             TaskControls::new(),
-            move |accepted| {
+            move || {
                 let (seen, leaving) = (seen.clone(), leaving.clone());
-                async move {
+                async move |accepted| {
                     seen.set(seen.get() + 1);
                     leaving.notified().await;
                     drop(accepted);
@@ -338,9 +338,9 @@ fn a_panic_in_one_connection_affects_no_other() {
             socket,
             admission.clone(),
             TaskControls::new(),
-            move |accepted| {
+            move || {
                 let count = count.clone();
-                async move {
+                async move |accepted| {
                     let _held = accepted;
                     count.set(count.get() + 1);
                     assert!(count.get() != 1, "on purpose");
@@ -374,9 +374,9 @@ fn a_handshake_that_never_begins_times_out() {
             socket,
             admission.clone(),
             controls.clone(),
-            move |_| {
-                serves.set(true);
-                async {}
+            move || {
+                let serves = serves.clone();
+                async move |_| serves.set(true)
             },
         ));
         let _silent = TcpStream::connect(address(&all, "https")).unwrap();
