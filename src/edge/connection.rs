@@ -122,8 +122,11 @@ pub(crate) fn serve<T>(
             // Boxed, so that HTTP/1 connections don't pay for its size.
             FirstBytes::Http2 => Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await,
             FirstBytes::Http1 if listener.h1 => {
-                if let AfterRequest::Abort = conn.serve_h1(&mut down).await {
-                    down.abort();
+                match conn.serve_h1(&mut down).await {
+                    AfterRequest::Abort => down.abort(),
+                    // A client that doesn't read gets some time for the rest.
+                    _ if down.wire.stream().has_unsent() => Box::pin(conn.linger(&mut down)).await,
+                    _ => {}
                 }
             }
             FirstBytes::IncompletePreface if listener.h1 => {

@@ -17,7 +17,7 @@ mod reactor;
 pub(crate) mod send_queue;
 mod socket_file;
 pub(crate) mod stream;
-mod stream_socket;
+pub(crate) mod stream_socket;
 mod time_origin;
 
 pub(crate) use budget::{BudgetShare, ByteBudget};
@@ -25,6 +25,7 @@ pub(crate) use buffer::{Buffer, Buffers};
 pub(crate) use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
 pub(crate) use framed::FramedStream;
 pub use listener_id::ListenerId;
+pub(crate) use reactor::send_deferred;
 pub use socket_file::SocketFile;
 pub use stream::Stream;
 pub use stream_socket::StreamSocket;

@@ -160,6 +160,17 @@ impl Stream {
         }
     }
 
+    /// Whether the kernel has yet to take bytes that were written, or has refused them.
+    #[inline]
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.socket().is_some_and(StreamSocket::has_unsent)
+    }
+
+    /// Number of bytes that were written and that the kernel has refused. Over TLS those of its records.
+    pub(crate) fn refused(&self) -> usize {
+        self.socket().map_or(0, StreamSocket::refused)
+    }
+
     /// Whether written bytes may be buffered until a flush, as TLS records are.
     #[inline]
     pub fn wants_flush(&self) -> bool {

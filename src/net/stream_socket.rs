@@ -4,12 +4,12 @@
 //! call that would return EAGAIN.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustix::io::{Errno, writev};
 use rustix::net::{
@@ -18,7 +18,10 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::reactor::Registered;
+use super::reactor::{self, Registered};
+
+/// Most bytes of a write that is deferred. More are sent at once: that takes longer than what deferring saves.
+pub(crate) const DEFERRED_MOST: usize = 16 * 1024;
 
 /// A connected or a listening socket that doesn't block. It stays on the thread that registered it.
 #[derive(Debug)]
@@ -108,7 +111,10 @@ impl StreamSocket {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(Errno::AGAIN) => {
                 self.0.drained();
-                Poll::Pending
+                match self.0.failure() {
+                    Some(error) => Poll::Ready(Err(error.into())),
+                    None => Poll::Pending,
+                }
             }
             Err(Errno::INTR) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error.into())),
@@ -147,14 +153,47 @@ impl StreamSocket {
         read
     }
 
-    /// One `send(2)` of some of `data`, whatever is known of the socket. 0 if it is full; a caller that waits for room finds that out
-    /// by itself.
+    /// Sends some of `data`, or defers that, whatever is known of the socket. 0 if it is full; a caller that waits for room finds
+    /// that out by itself.
     #[inline]
     pub(crate) fn send_now(&self, data: &[u8]) -> io::Result<usize> {
+        if self.defer(&[IoSlice::new(data)], data.len()) {
+            return Ok(data.len());
+        }
+        let cx = &mut Context::from_waker(Waker::noop());
+        if self.0.poll_sent(cx)?.is_pending() {
+            return Ok(0);
+        }
         match send(self, data, SendFlags::NOSIGNAL) {
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             sent => Ok(sent?),
         }
+    }
+
+    /// Writes all of `data` once the tasks that are ready have run, and leaves other memory in its place. `false` if that has to
+    /// wait for room, or if there is too much of it: nothing was done then.
+    #[inline]
+    pub(crate) fn defer_all(&self, data: &mut Vec<u8>) -> bool {
+        data.len() <= DEFERRED_MOST && self.0.defer(|memory| std::mem::swap(memory, data))
+    }
+
+    /// As [`Self::defer_all`], of bytes that are copied. `len` is their number.
+    #[inline]
+    fn defer(&self, parts: &[IoSlice<'_>], len: usize) -> bool {
+        let put =
+            |memory: &mut Vec<u8>| parts.iter().for_each(|part| memory.extend_from_slice(part));
+        len <= DEFERRED_MOST && self.0.defer(put)
+    }
+
+    /// Whether the kernel has yet to take bytes that were written, or has refused them.
+    #[inline]
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.0.has_unsent()
+    }
+
+    /// Number of bytes that were written and that the kernel has refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.0.refused()
     }
 
     /// Makes one call that writes at most `len` bytes. On `Pending` the task is woken when there is room.
@@ -165,6 +204,9 @@ impl StreamSocket {
         len: usize,
         call: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
+        ready!(self.0.poll_sent(cx))?;
+        // What was deferred must not wait for a large write.
+        reactor::send_deferred();
         loop {
             if !self.0.is_writable() {
                 ready!(self.poll_write_ready(cx));
@@ -192,6 +234,9 @@ impl StreamSocket {
         data: &[u8],
         flags: SendFlags,
     ) -> Poll<io::Result<usize>> {
+        if flags.is_empty() && self.defer(&[IoSlice::new(data)], data.len()) {
+            return Poll::Ready(Ok(data.len()));
+        }
         let flags = flags | SendFlags::NOSIGNAL;
         self.poll_write_by(cx, data.len(), |socket| send(socket, data, flags))
     }
@@ -201,9 +246,12 @@ impl StreamSocket {
     pub(crate) fn poll_send_gathered(
         &self,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = parts.iter().map(|part| part.len()).sum();
+        if self.defer(parts, len) {
+            return Poll::Ready(Ok(len));
+        }
         self.poll_write_by(cx, len, |socket| writev(socket, parts))
     }
 }
@@ -248,7 +296,7 @@ impl AsyncWrite for StreamSocket {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.poll_send_gathered(cx, parts)
     }
@@ -261,7 +309,8 @@ impl AsyncWrite for StreamSocket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_sent(cx))?;
         Poll::Ready(match shutdown(&*self, Shutdown::Write) {
             // The peer has reset the connection: there is nothing left to end.
             Err(Errno::NOTCONN) => Ok(()),

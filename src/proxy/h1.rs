@@ -219,14 +219,14 @@ impl H1 {
         self.finished
     }
 
-    /// Bytes written to the kernel since the connection was wrapped.
+    /// Bytes written since the connection was wrapped, without those that the kernel has refused.
     pub fn written(&self) -> u64 {
-        self.written
+        self.written.saturating_sub(self.stream.refused() as u64)
     }
 
-    /// Whether the output buffer has been handed to the kernel.
+    /// Whether the kernel has taken everything that was written.
     pub fn is_flushed(&self) -> bool {
-        self.sent == self.mem.out.len()
+        self.sent == self.mem.out.len() && !self.stream.has_unsent()
     }
 
     /// Reads once into the input buffer; `Ok(0)` is EOF. A buffer is taken only once the socket is

@@ -19,7 +19,7 @@ use crate::edge::admission::Admission;
 use crate::edge::client_connections::ClientConnection;
 use crate::edge::tls::{CertificateTable, HandshakeEnd, TlsInfo};
 use crate::net::proxy_protocol::{self, ConnectionSource};
-use crate::net::{OwnedTaskControl, Stream};
+use crate::net::{OwnedTaskControl, Stream, send_deferred};
 use crate::telemetry::WorkerId;
 use crate::telemetry::record::Reason;
 
@@ -222,10 +222,34 @@ async fn within_deadline<T>(
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if control.expired(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    poll_fn(|cx| {
+        // What requests have deferred must not wait for a handshake's computations.
+        send_deferred();
+        match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if control.expired(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::net::fixtures::tcp_pair;
+    use crate::net::{ListenerId, TaskControls};
+
+    #[tokio::test]
+    async fn responses_are_sent_before_a_handshake_computes() {
+        let (near, mut far) = tcp_pair().await;
+        let written = near.clear().map(|socket| socket.send_now(b"abc"));
+        assert!(matches!(written, Some(Ok(3))) && near.has_unsent());
+        let control = TaskControls::new().register(ListenerId(0));
+        let computing = async { assert!(!near.has_unsent()) };
+        within_deadline(&control, computing).await.expect("in time");
+        far.read_exact(&mut [0; 3]).await.expect("the bytes");
+    }
 }

@@ -13,15 +13,13 @@ use super::{Encoding, H1};
 use crate::http1::Reject;
 use crate::http1::framing::chunk_head;
 use crate::net::StreamSocket;
+use crate::net::stream_socket::DEFERRED_MOST;
 use crate::proxy::headers;
 use crate::proxy::wire::{Sink, WireError};
 use crate::reason::Reason;
 
-/// The output buffer collects writes up to this many bytes in all.
-const GATHER: usize = 16 * 1024;
-/// The limit for the last bytes of a body. Nothing follows that could be collected with them, so
-/// copying pays only while it is cheaper than another `iovec`.
-const GATHER_LAST: usize = 2 * 1024;
+/// The output buffer collects writes up to this many bytes in all: as many as can be deferred.
+const GATHER: usize = DEFERRED_MOST;
 
 impl H1 {
     /// Writes the output buffer to the kernel.
@@ -30,6 +28,16 @@ impl H1 {
         cx: &mut Context<'_>,
         flags: SendFlags,
     ) -> Poll<Result<(), WireError>> {
+        let len = self.mem.out.len();
+        if self.sent == 0
+            && len > 0
+            && flags.is_empty()
+            && let Some(socket) = self.stream.clear()
+            && socket.defer_all(&mut self.mem.out)
+        {
+            self.written += len as u64;
+            return Poll::Ready(Ok(()));
+        }
         while self.sent < self.mem.out.len() {
             let data = &self.mem.out[self.sent..];
             let n = ready!(self.stream.poll_write_from(cx, data, flags))?;
@@ -136,12 +144,7 @@ impl Sink for H1 {
         } else {
             b""
         };
-        let gather = if self.body_left == part.len() as u64 {
-            GATHER_LAST
-        } else {
-            GATHER
-        };
-        let taken = if self.mem.out.len() - self.sent + part.len() <= gather {
+        let taken = if self.mem.out.len() - self.sent + part.len() <= GATHER {
             let out = self.out();
             out.extend_from_slice(part);
             out.extend_from_slice(tail);
@@ -275,6 +278,30 @@ mod tests {
             assert!(is_refused(&result), "{sent} {length}: {result:?}");
             assert!(got.len() as u64 <= length, "{} of {length}", got.len());
         }
+    }
+
+    /// A request that the kernel has refused has not been sent, and may be sent on another connection.
+    #[test]
+    fn what_the_kernel_refuses_was_not_written() {
+        block_on(async {
+            let (near, far) = tcp_pair().await;
+            let mut near = H1::new(near, Buffers::new());
+            near.begin_sink(Encoding::Plain, Some(0));
+            near.out().extend_from_slice(b"abc");
+            let flush = poll_fn(|cx| near.poll_finish(cx, None)).await;
+            assert!(flush.is_ok());
+            assert_eq!((near.written(), near.is_flushed()), (3, false));
+            tokio::task::yield_now().await;
+            assert_eq!((near.written(), near.is_flushed()), (3, true));
+            far.set_zero_linger().expect("the option");
+            drop(far);
+            // The reset has arrived by now.
+            near.out().extend_from_slice(b"abcd");
+            let flush = poll_fn(|cx| near.poll_flush(cx)).await;
+            assert!(flush.is_ok());
+            tokio::task::yield_now().await;
+            assert_eq!((near.written(), near.is_flushed()), (3, false));
+        });
     }
 
     #[test]

@@ -2,14 +2,20 @@
 //!
 //! tokio's own sockets may be used by any thread, and pay for that with locks and atomic operations at each event and at each
 //! wait. A connection never leaves its worker, so its readiness is plain cells here, found by an index. All sockets of a thread lie in
-//! one `epoll(7)` set, and one task waits for the set as a whole: tokio sees a single descriptor that becomes readable.
+//! one `epoll(7)` set, and one task waits for the set as a whole: tokio sees a single descriptor that becomes readable. The same task
+//! sends what others have [deferred](deferred).
+
+mod deferred;
+mod socket;
+mod unsent;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, ready};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -17,18 +23,12 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::coop;
+
+use self::deferred::DeferredSends;
+use self::socket::SocketState;
 
 /// Most events that are taken at once.
 const EVENTS: usize = 256;
-
-/// Bits of [`Readiness::ready`].
-const READ: u8 = 1;
-const WRITE: u8 = 2;
-/// The peer has ended its side: reading returns what is left and then the end, and never has to wait again.
-const READ_ENDED: u8 = 4;
-/// Writing fails, and never has to wait again.
-const WRITE_ENDED: u8 = 8;
 
 thread_local! {
     static REACTOR: Reactor = Reactor::default();
@@ -41,30 +41,15 @@ struct Reactor {
     epoll: RefCell<Option<Arc<OwnedFd>>>,
     /// Whether [`drive`] runs. It ends with the runtime, and the next runtime of the thread starts another one.
     driven: Cell<bool>,
-    sockets: RefCell<Slab<Rc<Readiness>>>,
+    sockets: RefCell<Slab<Rc<SocketState>>>,
+    deferred: DeferredSends,
     /// Memory for the events of one call.
     events: RefCell<Vec<Event>>,
 }
 
-/// The readiness of one socket, and the tasks that wait for it.
-#[derive(Debug)]
-pub(super) struct Readiness {
-    /// Index in [`Reactor::sockets`]. The kernel reports it with each event.
-    index: usize,
-    ready: Cell<u8>,
-    /// The directions in which somebody waits: [`READ`], [`WRITE`].
-    awaited: Cell<u8>,
-    /// The tasks that waited last. They are kept for the next wait, which mostly is of the same task.
-    reader: RefCell<Option<Waker>>,
-    writer: RefCell<Option<Waker>>,
-}
-
 /// A registered socket. Dropping it ends the registration and closes the socket.
 #[derive(Debug)]
-pub(super) struct Registered {
-    descriptor: OwnedFd,
-    readiness: Rc<Readiness>,
-}
+pub(super) struct Registered(Rc<SocketState>);
 
 impl Registered {
     /// Registers a socket with this thread. `writable` is what is known of it already.
@@ -79,20 +64,21 @@ impl Registered {
 impl AsFd for Registered {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.0.descriptor()
     }
 }
 
 impl std::ops::Deref for Registered {
-    type Target = Readiness;
+    type Target = SocketState;
     #[inline]
-    fn deref(&self) -> &Readiness {
-        &self.readiness
+    fn deref(&self) -> &SocketState {
+        &self.0
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.send_the_rest();
         // At the end of the thread the table may be gone already.
         let _ = REACTOR.try_with(|reactor| reactor.remove(self));
     }
@@ -109,27 +95,18 @@ impl Reactor {
         let index = entry.key();
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&epoll, &descriptor, EventData::new_u64(index as u64), flags)?;
-        let readiness = Rc::new(Readiness {
-            index,
-            ready: Cell::new(if writable { WRITE } else { 0 }),
-            awaited: Cell::new(0),
-            reader: RefCell::default(),
-            writer: RefCell::default(),
-        });
-        entry.insert(readiness.clone());
-        Ok(Registered {
-            descriptor,
-            readiness,
-        })
+        let socket = Rc::new(SocketState::new(descriptor, index, writable));
+        entry.insert(socket.clone());
+        Ok(Registered(socket))
     }
 
     fn remove(&self, socket: &Registered) {
         if let Some(epoll) = &*self.epoll.borrow() {
             // Closing the socket isn't enough: its open file lives on in other threads and processes if it is a listener's, and would
             // wake this thread for each of their connections.
-            let _ = epoll::delete(epoll, &socket.descriptor);
+            let _ = epoll::delete(epoll, socket);
         }
-        let removed = self.sockets.borrow_mut().try_remove(socket.index);
+        let removed = self.sockets.borrow_mut().try_remove(socket.index());
         // Its wakers may be the last to hold a task, which may hold sockets.
         drop(removed);
     }
@@ -166,6 +143,9 @@ impl Reactor {
             let (index, flags) = (event.data.u64(), event.flags);
             if let Some(socket) = sockets.get(index as usize) {
                 socket.report(flags);
+                if socket.awaits_room() {
+                    self.deferred.add(socket);
+                }
             }
         }
     }
@@ -183,7 +163,10 @@ impl Driving {
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        let _ = REACTOR.try_with(|reactor| reactor.driven.set(false));
+        let _ = REACTOR.try_with(|reactor| {
+            reactor.driven.set(false);
+            reactor.deferred.stop();
+        });
     }
 }
 
@@ -196,110 +179,35 @@ fn watch(epoll: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     Ok(unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?)
 }
 
-/// Takes events of this thread's sockets from the kernel and wakes those who wait for them, until the runtime ends.
+/// Takes events of this thread's sockets from the kernel and wakes those who wait for them, and sends what was deferred, until the
+/// runtime ends.
 async fn drive(set: AsyncFd<Arc<OwnedFd>>, _driving: Driving) {
-    // Waiting fails only when the runtime ends.
-    while let Ok(mut readable) = set.readable().await {
-        if REACTOR.with(|reactor| reactor.take_events(set.get_ref())) < EVENTS {
-            readable.clear_ready();
-        }
-    }
+    poll_fn(|cx| {
+        REACTOR.with(|reactor| {
+            reactor.deferred.set_driver(cx.waker());
+            reactor.send_deferred();
+            // Waiting fails only when the runtime ends.
+            let Ok(mut readable) = ready!(set.poll_read_ready(cx)) else {
+                return Poll::Ready(());
+            };
+            let is_all = reactor.take_events(set.get_ref()) < EVENTS;
+            if is_all {
+                readable.clear_ready();
+            }
+            // The tasks that were woken run first, and defer what they send.
+            if !is_all || !reactor.deferred.is_empty() || set.poll_read_ready(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+    })
+    .await;
 }
 
-impl Readiness {
-    fn report(&self, flags: EventFlags) {
-        let any = |of: EventFlags| flags.intersects(of);
-        let mut news = 0;
-        if any(EventFlags::IN | EventFlags::ERR) {
-            news |= READ;
-        }
-        if any(EventFlags::OUT | EventFlags::ERR) {
-            news |= WRITE;
-        }
-        if any(EventFlags::RDHUP | EventFlags::HUP) {
-            news |= READ_ENDED | READ;
-        }
-        if any(EventFlags::HUP) {
-            news |= WRITE_ENDED | WRITE;
-        }
-        self.ready.set(self.ready.get() | news);
-        let awaited = self.awaited.get();
-        let woken = awaited & news;
-        self.awaited.set(awaited & !woken);
-        if woken & READ != 0 {
-            wake(&self.reader);
-        }
-        if woken & WRITE != 0 {
-            wake(&self.writer);
-        }
-    }
-
-    /// Whether reading has to be tried: something has arrived that may not have been read yet.
-    #[inline]
-    pub(super) fn is_readable(&self) -> bool {
-        self.ready.get() & (READ | READ_ENDED) != 0
-    }
-
-    /// Whether writing has to be tried.
-    #[inline]
-    pub(super) fn is_writable(&self) -> bool {
-        self.ready.get() & (WRITE | WRITE_ENDED) != 0
-    }
-
-    /// Waits until [`Self::is_readable`].
-    #[inline]
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_readable() {
-            return proceed(cx);
-        }
-        self.wait(cx, READ, &self.reader);
-        Poll::Pending
-    }
-
-    /// Waits until [`Self::is_writable`].
-    #[inline]
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_writable() {
-            return proceed(cx);
-        }
-        self.wait(cx, WRITE, &self.writer);
-        Poll::Pending
-    }
-
-    /// Records that everything has been read: the next event says that there is more.
-    #[inline]
-    pub(super) fn drained(&self) {
-        self.ready.set(self.ready.get() & !READ);
-    }
-
-    /// Records that the socket takes no more: the next event says that it does.
-    #[inline]
-    pub(super) fn filled(&self) {
-        self.ready.set(self.ready.get() & !WRITE);
-    }
-
-    #[inline]
-    fn wait(&self, cx: &Context<'_>, direction: u8, waker: &RefCell<Option<Waker>>) {
-        self.awaited.set(self.awaited.get() | direction);
-        let mut waker = waker.borrow_mut();
-        match &*waker {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            _ => *waker = Some(cx.waker().clone()),
-        }
-    }
-}
-
-/// Ready unless the task has used up its share of the thread: a peer that always has more must not keep others waiting.
+/// Sends what was deferred on this thread. For tasks that are about to do something that takes long.
 #[inline]
-fn proceed(cx: &mut Context<'_>) -> Poll<()> {
-    ready!(coop::poll_proceed(cx)).made_progress();
-    Poll::Ready(())
-}
-
-fn wake(waker: &RefCell<Option<Waker>>) {
-    if let Some(waker) = &*waker.borrow() {
-        waker.wake_by_ref();
-    }
+pub(crate) fn send_deferred() {
+    REACTOR.with(Reactor::send_deferred);
 }
 
 /// Takes the events of this thread that were not taken yet, and returns their number.

@@ -1,0 +1,245 @@
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::AT_MOST;
+use crate::net::StreamSocket;
+use crate::net::stream_socket::DEFERRED_MOST;
+
+/// A socket of ours and its other end, which doesn't block.
+fn pair() -> (StreamSocket, UnixStream) {
+    let (near, far) = UnixStream::pair().expect("a pair");
+    far.set_nonblocking(true).expect("the option");
+    (StreamSocket::new(near).expect("registered"), far)
+}
+
+/// The same, on a thread whose reactor runs.
+async fn driven_pair() -> (StreamSocket, UnixStream) {
+    let pair = pair();
+    yield_now().await;
+    pair
+}
+
+/// What has arrived.
+fn arrived(far: &mut UnixStream) -> Vec<u8> {
+    let (mut all, mut part) = (Vec::new(), [0; 65_536]);
+    loop {
+        match far.read(&mut part) {
+            Ok(0) => return all,
+            Ok(n) => all.extend_from_slice(&part[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return all,
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// The next `most` bytes, or those that arrive within a few seconds.
+async fn received(far: &mut UnixStream, most: usize) -> Vec<u8> {
+    let mut got = Vec::new();
+    let receiving = async {
+        while got.len() < most {
+            got.extend(arrived(far));
+            // The reactor hears of the room, and sends.
+            yield_now().await;
+        }
+    };
+    let _ = timeout(Duration::from_secs(5), receiving).await;
+    got
+}
+
+/// Defers a write of `data`.
+fn write(near: &StreamSocket, data: &[u8]) {
+    assert_eq!(near.send_now(data).expect("written"), data.len());
+}
+
+/// Writes until the socket is full, and then a bit more: returns what is to arrive, of which the last bytes are unsent.
+async fn overfill(near: &StreamSocket) -> Vec<u8> {
+    let mut all = Vec::new();
+    for n in 0.. {
+        let piece = [n as u8; DEFERRED_MOST];
+        write(near, &piece);
+        all.extend_from_slice(&piece);
+        yield_now().await;
+        if near.has_unsent() {
+            break;
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn small_writes_are_sent_once_the_tasks_that_are_ready_have_run() {
+    let (near, mut far) = driven_pair().await;
+    write(&near, b"abc");
+    assert!(near.has_unsent());
+    assert_eq!(arrived(&mut far), b"");
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"abc");
+    assert!(!near.has_unsent());
+    let mut all = b"def".to_vec();
+    assert!(near.defer_all(&mut all));
+    assert!(all.is_empty());
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"def");
+}
+
+#[tokio::test]
+async fn a_second_write_and_a_large_one_follow_what_was_deferred() {
+    let (mut near, mut far) = driven_pair().await;
+    write(&near, b"a");
+    write(&near, b"b");
+    assert_eq!(arrived(&mut far), b"ab", "the second is sent at once");
+    let ((other, mut elsewhere), large) = (pair(), vec![7; DEFERRED_MOST + 1]);
+    write(&near, b"c");
+    write(&other, b"d");
+    near.write_all(&large).await.expect("written");
+    assert_eq!(arrived(&mut far), [b"c", &large[..]].concat());
+    assert_eq!(arrived(&mut elsewhere), b"d", "it waits for no large write");
+}
+
+#[tokio::test]
+async fn so_many_writes_are_deferred_and_no_more() {
+    let mut pairs: Vec<_> = (0..AT_MOST).map(|_| pair()).collect();
+    yield_now().await;
+    let (last, others) = pairs.split_last_mut().expect("a pair");
+    for (near, far) in &mut *others {
+        write(near, b"x");
+        assert_eq!(arrived(far), b"");
+    }
+    write(&last.0, b"x");
+    for (_, far) in &mut pairs {
+        assert_eq!(arrived(far), b"x");
+    }
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_take_is_sent_when_there_is_room() {
+    let (near, mut far) = driven_pair().await;
+    let all = overfill(&near).await;
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(near.poll_write_ready(cx).is_pending(), "it is full");
+    assert_eq!(near.send_now(b"more").expect("no failure"), 0);
+    assert!(received(&mut far, all.len()).await == all);
+    assert!(!near.has_unsent());
+}
+
+#[tokio::test]
+async fn the_end_of_our_side_follows_what_was_deferred() {
+    let (mut near, mut far) = driven_pair().await;
+    let all = overfill(&near).await;
+    let ending = async { near.shutdown().await.expect("ended") };
+    let ((), got) = tokio::join!(ending, received(&mut far, all.len()));
+    assert!(got == all);
+}
+
+#[tokio::test]
+async fn a_socket_that_is_dropped_sends_the_rest() {
+    let (near, mut far) = driven_pair().await;
+    write(&near, b"abc");
+    drop(near);
+    assert_eq!(arrived(&mut far), b"abc");
+    // Another socket gets the index of the dropped one.
+    let (near, mut far) = driven_pair().await;
+    write(&near, b"def");
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"def");
+}
+
+#[tokio::test]
+async fn a_refused_write_fails_the_next_write_and_read() {
+    let (mut near, far) = driven_pair().await;
+    write(&near, b"abc");
+    assert_eq!(near.refused(), 0);
+    drop(far);
+    yield_now().await;
+    assert_eq!(near.refused(), 3);
+    assert!(near.has_unsent());
+    assert_eq!(
+        near.send_now(b"d").expect_err("refused").kind(),
+        io::ErrorKind::BrokenPipe
+    );
+    assert!(near.shutdown().await.is_err());
+    // The end of the peer's side comes first.
+    assert_eq!(near.read(&mut [0; 8]).await.expect("the end"), 0);
+}
+
+/// A firewall's refusal, for instance, is no event of the peer, which may say nothing for long.
+#[tokio::test]
+async fn a_refusal_wakes_a_task_that_waits_for_the_peer() {
+    let (near, far) = UnixStream::pair().expect("a pair");
+    let ours = near.try_clone().expect("a copy");
+    let mut near = StreamSocket::new(near).expect("registered");
+    let waiting = tokio::task::LocalSet::new();
+    let read = async move {
+        write(&near, b"abc");
+        near.read(&mut [0; 8]).await
+    };
+    let refused = waiting.run_until(async move {
+        yield_now().await;
+        ours.shutdown(std::net::Shutdown::Write).expect("shut");
+        read.await
+    });
+    let refused = timeout(Duration::from_secs(5), refused).await;
+    let error = refused.expect("woken").expect_err("refused");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    drop(far);
+}
+
+#[test]
+fn without_a_reactor_that_runs_nothing_is_deferred() {
+    for _ in 0..2 {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        let (near, mut far) = runtime.block_on(async {
+            let (near, mut far) = pair();
+            write(&near, b"a");
+            assert_eq!(arrived(&mut far), b"a", "it hasn't run yet");
+            yield_now().await;
+            write(&near, b"b");
+            assert_eq!(arrived(&mut far), b"");
+            yield_now().await;
+            assert_eq!(arrived(&mut far), b"b");
+            (near, far)
+        });
+        drop(runtime);
+        write(&near, b"c");
+        assert_eq!(arrived(&mut far), b"c");
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_written_arrives_in_order() {
+    let (near, mut far) = driven_pair().await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut all, mut got) = (Vec::new(), Vec::new());
+    for n in 0..3000_u32 {
+        let piece = vec![n as u8; random.usize(..DEFERRED_MOST * 2)];
+        let cx = &mut Context::from_waker(Waker::noop());
+        let flags = rustix::net::SendFlags::empty();
+        let parts = [
+            io::IoSlice::new(&piece[..piece.len() / 2]),
+            io::IoSlice::new(&piece[piece.len() / 2..]),
+        ];
+        let written = match random.u8(..3) {
+            0 => near.poll_send(cx, &piece, flags),
+            1 => near.poll_send_gathered(cx, &parts),
+            _ => Poll::Ready(near.send_now(&piece)),
+        };
+        if let Poll::Ready(written) = written {
+            all.extend_from_slice(&piece[..written.expect("written")]);
+        }
+        if random.bool() {
+            got.extend(arrived(&mut far));
+        }
+        if random.bool() {
+            yield_now().await;
+        }
+    }
+    got.extend(received(&mut far, all.len() - got.len()).await);
+    assert!(got == all);
+}
