@@ -3,7 +3,7 @@
 //! tokio's own sockets may be used by any thread, and pay for that with locks and atomic operations at each event and at each
 //! wait. A connection never leaves its worker, so its readiness is plain cells here, found by an index. All sockets of a thread lie in
 //! one `epoll(7)` set, and one task waits for the set as a whole: tokio sees a single descriptor that becomes readable. The same task
-//! sends what others have [deferred](deferred).
+//! sends what others have deferred ([`deferred`]).
 
 mod deferred;
 mod socket;
