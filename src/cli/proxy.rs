@@ -5,6 +5,8 @@
 
 mod lines;
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use super::error::CommandError;
 use super::proxy_address::{AdminAddress, ProxyAddress};
 use crate::admin::status::ProxyStatus;
 use crate::admin::writes::AUTHOR;
+use crate::upstream::resolve::resolver::addresses_of_host;
 
 /// Time limit for a request, from connecting to the last byte of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -187,10 +190,10 @@ impl Proxy {
         body: Option<Bytes>,
         by: Option<&str>,
     ) -> Result<(StatusCode, Bytes), ProxyError> {
-        let unreachable = |error: std::io::Error| unreachable(&self.address, &error);
+        let unreachable = |error: io::Error| unreachable(&self.address, &error);
         match &self.address {
             AdminAddress::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                let stream = connect(address).await.map_err(unreachable)?;
                 let token = self.token.as_deref();
                 exchange(stream, address, (path, body), token, by).await
             }
@@ -208,11 +211,22 @@ impl Proxy {
     }
 }
 
+/// Connects to `host:port`.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not an address of HOST:PORT");
+    let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
+    let port: u16 = port.parse().map_err(|_| invalid())?;
+    let found = addresses_of_host(host.trim_matches(['[', ']'])).await;
+    let found = found.map_err(|failure| io::Error::other(failure.to_string()))?;
+    let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    TcpStream::connect(&addresses[..]).await
+}
+
 /// The error of an address that can't be connected to.
-fn unreachable(address: &AdminAddress, error: &std::io::Error) -> ProxyError {
+fn unreachable(address: &AdminAddress, error: &io::Error) -> ProxyError {
     let fault = CommandError::new(format!("{address}: {error}"));
     ProxyError::Unreachable(match error.kind() {
-        std::io::ErrorKind::PermissionDenied => fault.with(PERMISSION_HINT),
+        io::ErrorKind::PermissionDenied => fault.with(PERMISSION_HINT),
         _ => fault,
     })
 }

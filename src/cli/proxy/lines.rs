@@ -10,10 +10,12 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{AdminAddress, CommandError, Proxy, ProxyError, REQUEST_TIMEOUT, refusal, unreachable};
+use super::{
+    AdminAddress, CommandError, Proxy, ProxyError, REQUEST_TIMEOUT, connect, refusal, unreachable,
+};
 
 /// Longest silence of the proxy, which sends an empty line every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ impl Proxy {
         };
         match address {
             AdminAddress::Tcp(host) => {
-                let stream = timeout(REQUEST_TIMEOUT, TcpStream::connect(host)).await;
+                let stream = timeout(REQUEST_TIMEOUT, connect(host)).await;
                 let stream = stream
                     .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
                     .map_err(|error| unreachable(address, &error))?;

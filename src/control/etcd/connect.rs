@@ -1,12 +1,13 @@
 //! Opens a connection to a member of etcd.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
-use tokio::net::TcpStream;
+use rustix::net::sockopt::set_tcp_nodelay;
 use tokio::time::timeout;
 
 use crate::config::fleet::EtcdUrl;
@@ -14,6 +15,7 @@ use crate::config::secret;
 use crate::config::spec::UpstreamTls;
 use crate::net::keepalive::keep_alive;
 use crate::net::{Stream, StreamSocket};
+use crate::upstream::resolve::resolver::addresses_of_host;
 use crate::upstream::tls::{TlsIdentity, open_h2};
 
 /// Time to resolve the name and to open the connection, TLS included.
@@ -39,15 +41,12 @@ pub(super) async fn open(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<Ope
 }
 
 async fn handshakes(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHttp2, String> {
-    let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
-    let tcp = tcp.map_err(|e| e.to_string())?;
-    let options = |tcp: &TcpStream| -> io::Result<()> {
-        tcp.set_nodelay(true)?;
-        keep_alive(tcp, Duration::ZERO)
+    let tcp = connect(url).await?;
+    let options = || -> io::Result<()> {
+        set_tcp_nodelay(&tcp, true)?;
+        keep_alive(&tcp, Duration::ZERO)
     };
-    options(&tcp).map_err(|e| e.to_string())?;
-    let tcp = tcp.into_std().and_then(StreamSocket::new);
-    let tcp = tcp.map_err(|e| e.to_string())?;
+    options().map_err(|e| e.to_string())?;
     let stream = match url.https {
         false => Stream::Clear(tcp),
         true => {
@@ -65,6 +64,23 @@ async fn handshakes(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHt
         .handshake(stream)
         .await;
     opened.map_err(|e| format!("no HTTP/2: {e}"))
+}
+
+/// Connects to the first address that accepts a connection.
+async fn connect(url: &EtcdUrl) -> Result<StreamSocket, String> {
+    let addresses = addresses_of_host(&url.host).await;
+    let addresses = addresses.map_err(|e| e.to_string())?;
+    let share = CONNECT_LIMIT / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let mut failure = String::new();
+    for address in addresses {
+        let address = SocketAddr::new(address, url.port);
+        match timeout(share, StreamSocket::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => failure = error.to_string(),
+            Err(_) => failure = format!("no connection to {address} within {share:?}"),
+        }
+    }
+    Err(failure)
 }
 
 /// Reads the files of TLS, so that renewed ones are used by the next connection. `None` if there are none.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use super::exchange::{self, MAX_BODY_BYTES, OutcallResponse, ResponsePart, Trans
 use super::url::OutcallUrl;
 use crate::net::keepalive::keep_alive;
 use crate::net::{Stream, StreamSocket};
+use crate::upstream::resolve::record::LookupFailure;
+use crate::upstream::resolve::resolver::addresses_of_host;
 use crate::upstream::tls;
 
 /// Time to resolve the name and to open the connection, TLS included, unless the time limit of the call is shorter.
@@ -47,7 +49,7 @@ pub(super) struct OutcallError {
 
 #[derive(Debug)]
 enum OutcallCause {
-    Resolve(io::Error),
+    Resolve(LookupFailure),
     Connect(io::Error),
     ConnectTimeout(Duration),
     Tls(io::Error),
@@ -143,27 +145,20 @@ async fn connect(
     let limit = limit.min(CONNECT_LIMIT);
     let deadline = Instant::now() + limit;
     let late = |_| OutcallCause::ConnectTimeout(limit);
-    let addresses = timeout_at(deadline, resolve(url)).await.map_err(late)??;
-    let mut failure = OutcallCause::Resolve(io::Error::other("it has no address"));
+    let found = timeout_at(deadline, addresses_of_host(&url.host)).await;
+    let addresses = found.map_err(late)?.map_err(OutcallCause::Resolve)?;
+    let mut failure = OutcallCause::Resolve(LookupFailure::NoRecord);
     for (tried, address) in addresses.iter().enumerate() {
         let untried = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let part = deadline.saturating_duration_since(Instant::now()) / untried;
-        failure = match timeout(part, open(url, *address, tls.as_ref())).await {
+        let address = SocketAddr::new(*address, url.port);
+        failure = match timeout(part, open(url, address, tls.as_ref())).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(cause)) => cause,
             Err(_) => OutcallCause::ConnectTimeout(limit),
         };
     }
     Err(failure)
-}
-
-/// Returns the addresses of the host. The system's resolver runs on a thread of its own.
-async fn resolve(url: &OutcallUrl) -> Result<Vec<SocketAddr>, OutcallCause> {
-    if let Ok(literal) = url.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(literal, url.port)]);
-    }
-    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
-    Ok(found.map_err(OutcallCause::Resolve)?.collect())
 }
 
 async fn open(

@@ -1,6 +1,7 @@
 //! Looks up names: in `/etc/hosts`, then with the name servers, for the candidates that the search domains give.
 //!
-//! It doesn't use the C library, whose `getaddrinfo` blocks a thread, hides TTLs and knows no SRV records. Of `nsswitch.conf` it
+//! It doesn't use the C library, whose `getaddrinfo` blocks a thread, hides TTLs, knows no SRV records, and loads modules of the
+//! system that don't fit a static program. Of `nsswitch.conf` it
 //! follows what nearly every machine has: files, then DNS.
 
 use std::cell::{Cell, RefCell};
@@ -195,6 +196,24 @@ impl Resolver {
             }
         }
         Err(failure)
+    }
+}
+
+/// The addresses of a host that is no endpoint, such as that of a hook, by the files and name servers of the system. `host` may be a
+/// literal address.
+///
+/// # Errors
+/// The host has no address, or it can't be told.
+pub async fn addresses_of_host(host: &str) -> Result<Vec<IpAddr>, LookupFailure> {
+    if let Ok(literal) = host.parse() {
+        return Ok(vec![literal]);
+    }
+    let name = LookupName::Host(host.to_ascii_lowercase());
+    let answer = Resolver::of_system().lookup(&name, None).await.result?;
+    let found: Vec<IpAddr> = answer.addresses.iter().map(|one| one.ip).collect();
+    match found.is_empty() {
+        true => Err(answer.failure.unwrap_or(LookupFailure::NoRecord)),
+        false => Ok(found),
     }
 }
 

@@ -225,3 +225,21 @@ async fn a_service_has_the_addresses_of_its_targets() {
         Err(LookupFailure::NoRecord)
     );
 }
+
+#[tokio::test]
+async fn other_hosts_are_looked_up_by_the_system() {
+    let of = async |host: &str| {
+        addresses_of_host(host)
+            .await
+            .map(|found| found[0].to_string())
+    };
+    for (host, first) in [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("LocalHost", "127.0.0.1"),
+    ] {
+        assert_eq!(of(host).await.as_deref(), Ok(first));
+    }
+    // Whether or not there is a name server: no such name can exist (RFC 6761 §6.4).
+    assert!(of("nowhere.invalid").await.is_err());
+}
