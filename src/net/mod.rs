@@ -25,6 +25,8 @@ pub(crate) use buffer::{Buffer, Buffers};
 pub(crate) use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
 pub(crate) use framed::FramedStream;
 pub use listener_id::ListenerId;
+#[cfg(test)]
+pub(crate) use reactor::pretend_busy;
 pub(crate) use reactor::send_deferred;
 pub use socket_file::SocketFile;
 pub use stream::Stream;

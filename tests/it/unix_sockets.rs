@@ -1,13 +1,10 @@
-//! Listeners on Unix sockets: who may connect, and clients that don't read.
+//! Listeners on Unix sockets: who may connect.
 
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
-use crate::support::client::{Client, End};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, command, single};
-use crate::support::{PATIENCE, pause, until};
+use crate::support::until;
 
 fn text(access: &str, origin: &Origin) -> String {
     format!(
@@ -70,44 +67,4 @@ fn check_refuses_a_group_that_does_not_exist() {
     let said = &checked.stderr;
     assert!(said.contains("no group no-such-group"), "{said}");
     assert!(said.contains("cutover.toml:3"), "{said}");
-}
-
-/// Sends requests without reading the answers, until one isn't served because the socket is full, or `most` are. Returns the client
-/// and how many were served.
-fn unread(proxy: &Proxy, most: usize) -> (Client, usize) {
-    let socket = UnixStream::connect(proxy.dir().join("front.sock")).expect("connect");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    let mut client = Client::over(socket);
-    let served = || proxy.metrics().sum("http_requests_total", &[]) as usize;
-    let before = served();
-    for n in 0..most {
-        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
-        let sent = Instant::now();
-        while served() - before == n {
-            if sent.elapsed() > Duration::from_millis(500) {
-                return (client, n);
-            }
-        }
-    }
-    (client, most)
-}
-
-#[test]
-fn an_idle_client_that_reads_late_gets_what_its_socket_had_no_room_for() {
-    let body = "x".repeat(12_000);
-    let origin = Origin::named(&body);
-    let limits = "[limits]\nkeepalive_timeout = \"300ms\"\n";
-    let proxy =
-        Builder::new(&text("", &origin).replace("[listen", &format!("{limits}[listen"))).start();
-    let (first, most) = unread(&proxy, usize::MAX);
-    drop(first);
-    // The answers of as many requests are as large: the end of the last one has to wait.
-    let (mut client, served) = unread(&proxy, most);
-    assert_eq!(served, most);
-    // The proxy closes the idle connection meanwhile.
-    pause(Duration::from_millis(800));
-    for _ in 0..most {
-        assert_eq!(client.answer("GET").text().len(), body.len());
-    }
-    assert_eq!(client.end_within(PATIENCE), End::Closed);
 }

@@ -240,11 +240,13 @@ mod tests {
 
     use super::*;
     use crate::net::fixtures::tcp_pair;
+    use crate::net::pretend_busy;
     use crate::net::{ListenerId, TaskControls};
 
     #[tokio::test]
     async fn responses_are_sent_before_a_handshake_computes() {
         let (near, mut far) = tcp_pair().await;
+        pretend_busy();
         let written = near.clear().map(|socket| socket.send_now(b"abc"));
         assert!(matches!(written, Some(Ok(3))) && near.has_unsent());
         let control = TaskControls::new().register(ListenerId(0));

@@ -1,12 +1,12 @@
 //! Small writes that are passed to the kernel together, once the tasks that are ready have run.
 //!
 //! Sending leaves little of our code in the CPU's caches, and serving a request little of the kernel's. A worker with many requests at
-//! hand uses less CPU time if it first does its part of all of them and then sends in a row.
+//! hand uses less CPU time if it first does its part of all of them and then sends in a row. One with little to do sends at once.
 //!
 //! To its task a deferred write is one that the kernel has taken. If the kernel takes less, the next write waits for room or returns
 //! the error, as it would behind a full send buffer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker, ready};
 
 use rustix::event::epoll::EventFlags;
@@ -17,6 +17,8 @@ use super::{REACTOR, Reactor};
 
 /// Most writes that are deferred at a time: more would only delay the first of them.
 const AT_MOST: usize = 32;
+/// Fewest events at once for which writes are deferred: with fewer tasks at work nothing is gained, and a write would wait in vain.
+const WORTHWHILE: usize = 4;
 /// Vectors that grew beyond this capacity are not kept.
 const SPARE_BYTES: usize = 64 * 1024;
 
@@ -25,6 +27,8 @@ const SPARE_BYTES: usize = 64 * 1024;
 pub(super) struct DeferredSends {
     /// Indices of the sockets, in the order of the writes.
     sockets: RefCell<Vec<usize>>,
+    /// Whether many sockets had events at once the last time.
+    is_busy: Cell<bool>,
     /// Wakes the task that sends; `None` if there is none.
     driver: RefCell<Option<Waker>>,
     /// Memory of earlier writes.
@@ -36,6 +40,12 @@ impl DeferredSends {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.sockets.borrow().is_empty()
+    }
+
+    /// Records how many events were taken at once.
+    #[inline]
+    pub(super) fn set_events(&self, number: usize) {
+        self.is_busy.set(number >= WORTHWHILE);
     }
 
     /// Sets the task that sends.
@@ -100,10 +110,10 @@ impl Reactor {
 
     #[inline]
     fn defer(&self, socket: &SocketState, put: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if !socket.is_writable() || socket.has_unsent() {
+        let deferred = &self.deferred;
+        if !deferred.is_busy.get() || !socket.is_writable() || socket.has_unsent() {
             return false;
         }
-        let deferred = &self.deferred;
         let driver = deferred.driver.borrow();
         let Some(driver) = &*driver else {
             return false;

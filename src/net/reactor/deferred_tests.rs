@@ -1,4 +1,4 @@
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::AT_MOST;
+use super::{AT_MOST, WORTHWHILE};
 use crate::net::StreamSocket;
+use crate::net::reactor::pretend_busy;
 use crate::net::stream_socket::DEFERRED_MOST;
 
 /// A socket of ours and its other end, which doesn't block.
@@ -54,6 +55,7 @@ async fn received(far: &mut UnixStream, most: usize) -> Vec<u8> {
 
 /// Defers a write of `data`.
 fn write(near: &StreamSocket, data: &[u8]) {
+    pretend_busy();
     assert_eq!(near.send_now(data).expect("written"), data.len());
 }
 
@@ -82,10 +84,30 @@ async fn small_writes_are_sent_once_the_tasks_that_are_ready_have_run() {
     assert_eq!(arrived(&mut far), b"abc");
     assert!(!near.has_unsent());
     let mut all = b"def".to_vec();
+    pretend_busy();
     assert!(near.defer_all(&mut all));
     assert!(all.is_empty());
     yield_now().await;
     assert_eq!(arrived(&mut far), b"def");
+}
+
+#[tokio::test]
+async fn a_worker_with_little_to_do_sends_at_once() {
+    let mut pairs = Vec::new();
+    for _ in 0..WORTHWHILE {
+        pairs.push(driven_pair().await);
+    }
+    for number in [WORTHWHILE - 1, WORTHWHILE] {
+        for (_, far) in &mut pairs[..number] {
+            far.write_all(b"x").expect("sent");
+        }
+        let (near, far) = &mut pairs[0];
+        assert_eq!(near.read(&mut [0; 8]).await.expect("an event"), 1);
+        assert_eq!(near.send_now(b"y").expect("written"), 1);
+        assert_eq!(near.has_unsent(), number == WORTHWHILE);
+        yield_now().await;
+        assert_eq!(arrived(far), b"y");
+    }
 }
 
 #[tokio::test]
@@ -219,6 +241,7 @@ async fn all_that_is_written_arrives_in_order() {
     let (mut all, mut got) = (Vec::new(), Vec::new());
     for n in 0..3000_u32 {
         let piece = vec![n as u8; random.usize(..DEFERRED_MOST * 2)];
+        pretend_busy();
         let cx = &mut Context::from_waker(Waker::noop());
         let flags = rustix::net::SendFlags::empty();
         let parts = [

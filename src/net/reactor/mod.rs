@@ -131,6 +131,7 @@ impl Reactor {
         events.clear();
         events.reserve_exact(EVENTS);
         let taken = epoll::wait(epoll, spare_capacity(&mut events), Some(&AT_ONCE));
+        self.deferred.set_events(events.len());
         self.report(&events);
         // Interrupted: there may be some.
         taken.map_or(EVENTS, |_| events.len())
@@ -208,6 +209,12 @@ async fn drive(set: AsyncFd<Arc<OwnedFd>>, _driving: Driving) {
 #[inline]
 pub(crate) fn send_deferred() {
     REACTOR.with(Reactor::send_deferred);
+}
+
+/// Makes this thread defer writes until it takes events.
+#[cfg(test)]
+pub(crate) fn pretend_busy() {
+    REACTOR.with(|reactor| reactor.deferred.set_events(EVENTS));
 }
 
 /// Takes the events of this thread that were not taken yet, and returns their number.

@@ -230,6 +230,7 @@ mod tests {
     use crate::http1::Framing;
     use crate::net::Buffers;
     use crate::net::fixtures::tcp_pair;
+    use crate::net::pretend_busy;
     use crate::proxy::body::Flow;
     use crate::proxy::wire::PumpError;
 
@@ -288,6 +289,7 @@ mod tests {
             let mut near = H1::new(near, Buffers::new());
             near.begin_sink(Encoding::Plain, Some(0));
             near.out().extend_from_slice(b"abc");
+            pretend_busy();
             let flush = poll_fn(|cx| near.poll_finish(cx, None)).await;
             assert!(flush.is_ok());
             assert_eq!((near.written(), near.is_flushed()), (3, false));
@@ -297,6 +299,7 @@ mod tests {
             drop(far);
             // The reset has arrived by now.
             near.out().extend_from_slice(b"abcd");
+            pretend_busy();
             let flush = poll_fn(|cx| near.poll_flush(cx)).await;
             assert!(flush.is_ok());
             tokio::task::yield_now().await;
