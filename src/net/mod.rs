@@ -17,7 +17,7 @@ mod reactor;
 pub(crate) mod send_queue;
 mod socket_file;
 pub(crate) mod stream;
-pub(crate) mod stream_socket;
+mod stream_socket;
 mod time_origin;
 
 pub(crate) use budget::{BudgetShare, ByteBudget};
@@ -30,4 +30,5 @@ pub(crate) use reactor::pretend_busy;
 pub(crate) use reactor::send_deferred;
 pub use socket_file::SocketFile;
 pub use stream::Stream;
+pub(crate) use stream_socket::DEFERRED_MOST;
 pub use stream_socket::StreamSocket;

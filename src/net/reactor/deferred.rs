@@ -186,12 +186,18 @@ impl SocketState {
     /// Whether unsent bytes wait for room, and there is some.
     #[inline]
     pub(super) fn awaits_room(&self) -> bool {
-        self.has_unsent() && self.failure().is_none() && self.is_writable()
+        self.may_send() && self.is_writable()
+    }
+
+    /// Whether there are bytes that the kernel may still take.
+    #[inline]
+    fn may_send(&self) -> bool {
+        self.has_unsent() && self.failure().is_none()
     }
 
     /// Passes unsent bytes to the kernel, as many as it takes. Returns their memory if it took all.
     fn send_deferred(&self) -> Option<Vec<u8>> {
-        if !self.has_unsent() || self.failure().is_some() {
+        if !self.may_send() {
             return None;
         }
         match self.send_unsent() {
@@ -207,10 +213,8 @@ impl SocketState {
 
     /// As [`Self::send_deferred`], of a socket that is about to be closed.
     pub(super) fn send_the_rest(&self) {
-        if self.has_unsent() && self.failure().is_none() {
-            // The peer has stopped reading, or is gone.
-            let _ = self.send_unsent();
-        }
+        // A failure says that the peer has stopped reading, or is gone.
+        let _ = self.send_unsent();
     }
 
     /// # Errors

@@ -8,9 +8,8 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::{AT_MOST, WORTHWHILE};
-use crate::net::StreamSocket;
 use crate::net::reactor::pretend_busy;
-use crate::net::stream_socket::DEFERRED_MOST;
+use crate::net::{DEFERRED_MOST, StreamSocket};
 
 /// A socket of ours and its other end, which doesn't block.
 fn pair() -> (StreamSocket, UnixStream) {
