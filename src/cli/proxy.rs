@@ -6,7 +6,6 @@
 mod lines;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -216,9 +215,8 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not an address of HOST:PORT");
     let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
     let port: u16 = port.parse().map_err(|_| invalid())?;
-    let found = addresses_of_host(host.trim_matches(['[', ']'])).await;
-    let found = found.map_err(|failure| io::Error::other(failure.to_string()))?;
-    let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    let found = addresses_of_host(host.trim_matches(['[', ']']), port).await;
+    let addresses = found.map_err(|failure| io::Error::other(failure.to_string()))?;
     TcpStream::connect(&addresses[..]).await
 }
 

@@ -32,6 +32,7 @@ mod drains;
 mod etcd;
 mod events;
 pub(crate) mod file_watcher;
+mod first_address;
 mod fleet;
 mod handover;
 mod health_monitor;

@@ -1,18 +1,18 @@
 //! Opens a connection to a member of etcd.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use rustix::net::sockopt::set_tcp_nodelay;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::fleet::EtcdUrl;
 use crate::config::secret;
 use crate::config::spec::UpstreamTls;
+use crate::control::first_address::first_opened;
 use crate::net::keepalive::keep_alive;
 use crate::net::{Stream, StreamSocket};
 use crate::upstream::resolve::resolver::addresses_of_host;
@@ -68,19 +68,15 @@ async fn handshakes(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHt
 
 /// Connects to the first address that accepts a connection.
 async fn connect(url: &EtcdUrl) -> Result<StreamSocket, String> {
-    let addresses = addresses_of_host(&url.host).await;
+    let addresses = addresses_of_host(&url.host, url.port).await;
     let addresses = addresses.map_err(|e| e.to_string())?;
-    let share = CONNECT_LIMIT / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    let mut failure = String::new();
-    for address in addresses {
-        let address = SocketAddr::new(address, url.port);
-        match timeout(share, StreamSocket::connect(address)).await {
-            Ok(Ok(tcp)) => return Ok(tcp),
-            Ok(Err(error)) => failure = error.to_string(),
-            Err(_) => failure = format!("no connection to {address} within {share:?}"),
-        }
-    }
-    Err(failure)
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    let late = || format!("no connection within {CONNECT_LIMIT:?}");
+    let open = async |address| {
+        let opened = StreamSocket::connect(address).await;
+        opened.map_err(|e| e.to_string())
+    };
+    first_opened(&addresses, deadline, late, open).await
 }
 
 /// Reads the files of TLS, so that renewed ones are used by the next connection. `None` if there are none.

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::exchange::{self, MAX_BODY_BYTES, OutcallResponse, ResponsePart, TransferError};
 use super::url::OutcallUrl;
+use crate::control::first_address::first_opened;
 use crate::net::keepalive::keep_alive;
 use crate::net::{Stream, StreamSocket};
 use crate::upstream::resolve::record::LookupFailure;
@@ -144,21 +145,11 @@ async fn connect(
 ) -> Result<Stream, OutcallCause> {
     let limit = limit.min(CONNECT_LIMIT);
     let deadline = Instant::now() + limit;
-    let late = |_| OutcallCause::ConnectTimeout(limit);
-    let found = timeout_at(deadline, addresses_of_host(&url.host)).await;
-    let addresses = found.map_err(late)?.map_err(OutcallCause::Resolve)?;
-    let mut failure = OutcallCause::Resolve(LookupFailure::NoRecord);
-    for (tried, address) in addresses.iter().enumerate() {
-        let untried = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let part = deadline.saturating_duration_since(Instant::now()) / untried;
-        let address = SocketAddr::new(*address, url.port);
-        failure = match timeout(part, open(url, address, tls.as_ref())).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(cause)) => cause,
-            Err(_) => OutcallCause::ConnectTimeout(limit),
-        };
-    }
-    Err(failure)
+    let late = || OutcallCause::ConnectTimeout(limit);
+    let found = timeout_at(deadline, addresses_of_host(&url.host, url.port)).await;
+    let addresses = found.map_err(|_| late())?.map_err(OutcallCause::Resolve)?;
+    let open = async |address| open(url, address, tls.as_ref()).await;
+    first_opened(&addresses, deadline, late, open).await
 }
 
 async fn open(

@@ -199,18 +199,19 @@ impl Resolver {
     }
 }
 
-/// The addresses of a host that is no endpoint, such as that of a hook, by the files and name servers of the system. `host` may be a
-/// literal address.
+/// The addresses of a host that is no endpoint, such as that of a hook, by the files and name servers of the system; at least one.
+/// `host` may be a literal address.
 ///
 /// # Errors
 /// The host has no address, or it can't be told.
-pub async fn addresses_of_host(host: &str) -> Result<Vec<IpAddr>, LookupFailure> {
+pub async fn addresses_of_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, LookupFailure> {
+    let at_port = |ip: IpAddr| SocketAddr::new(ip, port);
     if let Ok(literal) = host.parse() {
-        return Ok(vec![literal]);
+        return Ok(vec![at_port(literal)]);
     }
     let name = LookupName::Host(host.to_ascii_lowercase());
     let answer = Resolver::of_system().lookup(&name, None).await.result?;
-    let found: Vec<IpAddr> = answer.addresses.iter().map(|one| one.ip).collect();
+    let found: Vec<_> = answer.addresses.iter().map(|one| at_port(one.ip)).collect();
     match found.is_empty() {
         true => Err(answer.failure.unwrap_or(LookupFailure::NoRecord)),
         false => Ok(found),

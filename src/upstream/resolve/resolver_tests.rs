@@ -229,14 +229,14 @@ async fn a_service_has_the_addresses_of_its_targets() {
 #[tokio::test]
 async fn other_hosts_are_looked_up_by_the_system() {
     let of = async |host: &str| {
-        addresses_of_host(host)
+        addresses_of_host(host, 80)
             .await
             .map(|found| found[0].to_string())
     };
     for (host, first) in [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8::7", "2001:db8::7"),
-        ("LocalHost", "127.0.0.1"),
+        ("192.0.2.7", "192.0.2.7:80"),
+        ("2001:db8::7", "[2001:db8::7]:80"),
+        ("LocalHost", "127.0.0.1:80"),
     ] {
         assert_eq!(of(host).await.as_deref(), Ok(first));
     }
