@@ -1,7 +1,6 @@
 //! The cases, and the run through them.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,8 +12,8 @@ use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
 use crate::{
-    Result, cpu, features, fleet, idle, log_faults, mirror, pages, pressure, recreate, reload,
-    rollout, rounds, scale, slow_readers, streams, syscalls, takeovers, tunnel,
+    Result, contenders, cpu, features, fleet, idle, log_faults, mirror, pages, pressure, recreate,
+    reload, rollout, rounds, scale, slow_readers, streams, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -332,7 +331,9 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     let chosen = choose(cases, &bench.cases)?;
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let contenders = contenders(bench, &top)?;
+    let contenders = contenders::chosen(bench, &top)?;
+    let mut proxies = contenders.clone();
+    proxies.retain(|contender| contender.kind != Kind::Copy);
     let limit = raise_file_limit()?;
     if limit < bench.idle as u64 + 1000 {
         println!("only {limit} files may be open: choose --idle well below that");
@@ -344,7 +345,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     let origin = peers::start_origin(bench.load_core, 1)?;
     let stage = Stage {
         bench,
-        contenders: &contenders,
+        contenders: &proxies,
         scratch: &scratch,
         origin: &origin,
     };
@@ -369,7 +370,10 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Pressure => pressure::run(&stage)?,
             What::SlowReaders => slow_readers::run(&stage)?,
             What::Tunnel => tunnel::run(&stage)?,
-            What::Scale => scale::run(&stage)?,
+            What::Scale => scale::run(&Stage {
+                contenders: &contenders,
+                ..stage
+            })?,
             What::Features => features::run(&stage)?,
             What::Fleet => fleet::run(&stage)?,
             What::Reload => reload::run(&stage)?,
@@ -418,70 +422,6 @@ fn choose(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
     let all = names.is_empty() || names.iter().any(|name| name == "all");
     let wanted = |case: &Case| all || names.iter().any(|name| name == case.name);
     Ok(cases.into_iter().filter(wanted).collect())
-}
-
-fn contenders(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
-    for name in &bench.only {
-        if !["nginx", "nginx64", "haproxy", "cutover"].contains(&name.as_str()) {
-            return Err(format!("no proxy `{name}`: nginx, nginx64, haproxy, cutover").into());
-        }
-    }
-    let asked = |name: &str| bench.only.is_empty() || bench.only.iter().any(|only| only == name);
-    let mut contenders = Vec::new();
-    let mut add = |name: &str, kind| {
-        contenders.push(Contender {
-            name: name.to_owned(),
-            kind,
-            default_limits: false,
-        });
-    };
-    for (name, program, kind) in [
-        ("nginx", "nginx", Kind::Nginx { large: false }),
-        ("nginx64", "nginx", Kind::Nginx { large: true }),
-        ("haproxy", "haproxy", Kind::Haproxy),
-    ] {
-        if !asked(name) {
-            continue;
-        }
-        if peers::installed(program).is_some() {
-            add(name, kind);
-        } else {
-            println!("{name}: left out, {program} is missing (Debian: apt install {program})");
-        }
-    }
-    if !bench.binaries.is_empty() {
-        for (name, binary) in &bench.binaries {
-            add(
-                name,
-                Kind::Cutover(
-                    binary
-                        .canonicalize()
-                        .map_err(|e| format!("{}: {e}", binary.display()))?,
-                ),
-            );
-        }
-    } else if asked("cutover") {
-        add("cutover", Kind::Cutover(build(bench, top)?));
-    }
-    if contenders.is_empty() {
-        return Err("nobody is left to measure".into());
-    }
-    Ok(contenders)
-}
-
-fn build(bench: &Bench, top: &Path) -> Result<PathBuf> {
-    println!("building cutover (cargo build --profile {})", bench.profile);
-    let status = Command::new("cargo")
-        .args(["build", "--bin", "cutover", "--profile", &bench.profile])
-        .current_dir(top)
-        .status()
-        .map_err(|e| format!("can't run cargo: {e}"))?;
-    if !status.success() {
-        return Err("cutover doesn't build; --cutover takes a built one".into());
-    }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
-    Ok(target.join(&bench.profile).join("cutover"))
 }
 
 fn raise_file_limit() -> Result<u64> {

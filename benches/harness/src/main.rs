@@ -5,6 +5,8 @@
 
 mod bad_target;
 mod cases;
+mod contenders;
+mod copy;
 mod cpu;
 mod download;
 mod features;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
             core,
             addresses,
         }) => origin::serve(port, core, addresses),
+        Ok(Command::Copy(options)) => copy::serve(&options),
         Ok(Command::Load(by_hand)) => load::by_hand(&by_hand),
         Ok(Command::Crowd(by_hand)) => pressure::by_hand(&by_hand),
         Ok(Command::Bench(bench)) => cases::run(&bench),

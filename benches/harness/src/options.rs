@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Result;
+use crate::copy::ByteCopyOptions;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -20,7 +21,8 @@ bench options
   --together         all proxies at the same time in each round: ratios hold on a machine that is busy
   --seconds S        measured seconds of each run (default 1)
   --connections N    connections of the closed and open loops (default 64)
-  --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all)
+  --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all); and copy, which passes
+                     bytes on unread and takes part in scale only
   --cutover [NAME=]BIN   a built cutover instead of building one; repeat it to compare several
   --profile P        cargo profile to build cutover with (default dist)
   --proxy-core N     core of the proxy under test (default 0)
@@ -55,6 +57,8 @@ pub enum Command {
         /// How many addresses, from 127.0.0.1.
         addresses: usize,
     },
+    /// Be the byte copy, which the case `scale` starts; `--help` doesn't name it.
+    Copy(ByteCopyOptions),
     /// Generate load by hand.
     Load(ByHand),
     /// Be slow clients by hand.
@@ -145,6 +149,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     match arguments.next().as_deref() {
         Some("bench") => bench(arguments).map(Command::Bench),
         Some("origin") => origin(arguments),
+        Some("copy") => copy(arguments).map(Command::Copy),
         Some("load") => by_hand(arguments).map(Command::Load),
         Some("crowd") => crowd(arguments).map(Command::Crowd),
         None | Some("help") => Ok(Command::Help),
@@ -238,6 +243,26 @@ fn origin(mut arguments: impl Iterator<Item = String>) -> Result<Command> {
         core,
         addresses,
     })
+}
+
+fn copy(mut arguments: impl Iterator<Item = String>) -> Result<ByteCopyOptions> {
+    let mut copy = ByteCopyOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        origin_port: 0,
+        addresses: 1,
+        endpoints: 1,
+    };
+    let a = &mut arguments;
+    while let Some(option) = a.next() {
+        match option.as_str() {
+            "--listen" => copy.listen = value(&option, a)?,
+            "--origin-port" => copy.origin_port = value(&option, a)?,
+            "--addresses" => copy.addresses = value::<usize>(&option, a)?.max(1),
+            "--endpoints" => copy.endpoints = value::<usize>(&option, a)?.max(1),
+            other => return Err(format!("unknown option `{other}`; try --help").into()),
+        }
+    }
+    Ok(copy)
 }
 
 fn by_hand(mut arguments: impl Iterator<Item = String>) -> Result<ByHand> {

@@ -2,7 +2,7 @@
 //! be light, for it shares a core with the load generator.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -137,10 +137,10 @@ pub fn serve(port: u16, core: Option<usize>, addresses: usize) -> Result<()> {
     if let Some(core) = core {
         cpu::pin(core)?;
     }
-    let mut listeners = vec![listen(address(0), port)?];
+    let mut listeners = vec![listen((address(0), port).into())?];
     let port = listeners[0].local_addr()?.port();
     for n in 1..addresses {
-        listeners.push(listen(address(n), port)?);
+        listeners.push(listen((address(n), port).into())?);
     }
     println!("{port}");
     let answers = Answers::new()?;
@@ -176,9 +176,9 @@ pub fn serve(port: u16, core: Option<usize>, addresses: usize) -> Result<()> {
     }
 }
 
-fn listen(ip: Ipv4Addr, port: u16) -> Result<TcpListener> {
-    let listener = TcpListener::bind((ip, port))
-        .map_err(|e| format!("origin can't listen at {ip}:{port}: {e}"))?;
+/// A listener whose backlog holds all connections of a case.
+pub(crate) fn listen(at: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(at).map_err(|e| format!("can't listen at {at}: {e}"))?;
     // The standard library's 128 places overflow when thousands of slow clients come at once: the proxy would be blamed for it.
     rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;

@@ -29,6 +29,8 @@ pub enum Kind {
     Haproxy,
     /// A built cutover.
     Cutover(PathBuf),
+    /// The byte copy, which is no proxy: only `scale` starts it.
+    Copy,
 }
 
 /// A program with its name in tables.
@@ -269,31 +271,33 @@ impl Running {
 fn command(kind: &Kind, ports: &Ports, dir: &Path, certs: &Path) -> Result<Command> {
     let missing = |name: &str| format!("{name} is missing");
     let file = dir.join("cutover-bench.conf");
-    let (program, text) = match kind {
+    let (program, text, options): (PathBuf, String, Vec<PathBuf>) = match kind {
         Kind::Nginx { large } => (
             installed("nginx").ok_or_else(|| missing("nginx"))?,
             nginx(ports, dir, certs, *large)?,
+            vec![
+                "-p".into(),
+                dir.into(),
+                "-e".into(),
+                dir.join("error.log"),
+                "-c".into(),
+            ],
         ),
         Kind::Haproxy => (
             installed("haproxy").ok_or_else(|| missing("haproxy"))?,
             haproxy(ports, certs)?,
+            vec!["-db".into(), "-f".into()],
         ),
-        Kind::Cutover(binary) => (binary.clone(), cutover(ports, dir, certs)),
+        Kind::Cutover(binary) => (
+            binary.clone(),
+            cutover(ports, dir, certs),
+            vec!["run".into(), "-c".into()],
+        ),
+        Kind::Copy => return Err("the byte copy takes part in no case but `scale`".into()),
     };
     fs::write(&file, text)?;
     let mut command = Command::new(program);
-    match kind {
-        Kind::Nginx { .. } => {
-            command
-                .arg("-p")
-                .arg(dir)
-                .arg("-e")
-                .arg(dir.join("error.log"));
-            command.arg("-c").arg(&file)
-        }
-        Kind::Haproxy => command.arg("-db").arg("-f").arg(&file),
-        Kind::Cutover(_) => command.arg("run").arg("-c").arg(&file),
-    };
+    command.args(options).arg(file);
     Ok(command)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::rounds::{Sample, sample_spread};
 use crate::stats::{median, spread};
 use crate::town::Town;
 use crate::valgrind::{self, Launch};
-use crate::{Result, cpu};
+use crate::{Result, copy, cpu};
 
 struct Size {
     name: &'static str,
@@ -91,6 +91,19 @@ struct Entry<'a> {
     failure: Option<String>,
 }
 
+/// Whether a contender runs in `SIZES[at]`. To the byte copy, sizes with equally many endpoints and connections are the same.
+fn takes_part(kind: &Kind, at: usize) -> bool {
+    let sockets = |size: &Size| (size.town.all_endpoints(), size.connections);
+    let measured = || { SIZES[..at].iter() }.any(|before| sockets(before) == sockets(&SIZES[at]));
+    match kind {
+        Kind::Cutover(_) => true,
+        // Another program in the same sizes shows how much of it is the kernel's.
+        Kind::Nginx { large } => !large,
+        Kind::Copy => !measured(),
+        Kind::Haproxy => false,
+    }
+}
+
 /// Runs the case.
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut entries = start_all(stage)?;
@@ -126,14 +139,10 @@ pub fn run(stage: &Stage) -> Result<Table> {
 fn start_all<'a>(stage: &Stage<'a>) -> Result<Vec<Entry<'a>>> {
     let mut entries = Vec::new();
     for contender in stage.contenders {
-        // The same program in the same sizes shows how much of it is the kernel's.
-        if !matches!(
-            contender.kind,
-            Kind::Cutover(_) | Kind::Nginx { large: false }
-        ) {
-            continue;
-        }
-        for size in &SIZES {
+        for (at, size) in SIZES.iter().enumerate() {
+            if !takes_part(&contender.kind, at) {
+                continue;
+            }
             let origin = peers::start_origin(stage.bench.load_core, size.town.addresses())?;
             let stage = Stage {
                 origin: &origin,
@@ -158,48 +167,49 @@ fn start_all<'a>(stage: &Stage<'a>) -> Result<Vec<Entry<'a>>> {
 }
 
 fn start(stage: &Stage, contender: &Contender, size: &Size) -> Result<Running> {
-    let (dir, plain) = prepare(stage, contender, size)?;
-    let (program, arguments) = command(contender, &dir)?;
-    let mut command = Command::new(program);
-    command.args(arguments);
+    let launch = prepare(stage, contender, size)?;
+    let mut command = Command::new(launch.program);
+    command.args(launch.arguments);
     peers::launch(
         &contender.name,
         command,
-        &dir,
+        &launch.dir,
         stage.bench.proxy_core,
-        [plain; 3],
+        [launch.plain; 3],
     )
 }
 
-/// Writes the configuration: its directory and where it listens.
-fn prepare(stage: &Stage, contender: &Contender, size: &Size) -> Result<(PathBuf, SocketAddr)> {
+/// Writes the configuration, and returns how the program is started with it.
+fn prepare(stage: &Stage, contender: &Contender, size: &Size) -> Result<Launch> {
     let place = SIZES.iter().position(|s| std::ptr::eq(s, size));
     let name = format!("scale-{}-{}", contender.name, place.unwrap_or(SIZES.len()));
     let dir = stage.scratch.dir(&name)?;
-    let plain = peers::free_address()?;
-    let text = match contender.kind {
-        Kind::Cutover(_) => cutover(&size.town, &dir, plain, stage.origin.plain),
-        _ => nginx(&size.town, &dir, plain, stage.origin.plain),
-    };
-    fs::write(dir.join("conf"), text)?;
-    Ok((dir, plain))
-}
-
-fn command(contender: &Contender, dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let (town, plain, origin) = (&size.town, peers::free_address()?, stage.origin.plain);
     let conf = dir.join("conf");
-    Ok(match &contender.kind {
-        Kind::Cutover(binary) => (binary.clone(), vec!["run".into(), "-c".into(), conf]),
-        _ => (
-            peers::installed("nginx").ok_or("nginx is missing")?,
-            vec![
-                "-p".into(),
-                dir.into(),
-                "-e".into(),
-                dir.join("error.log"),
-                "-c".into(),
-                conf,
-            ],
+    let (program, arguments) = match &contender.kind {
+        Kind::Copy => (
+            std::env::current_exe()?,
+            copy::arguments(town, plain, origin),
         ),
+        Kind::Cutover(binary) => {
+            fs::write(&conf, cutover(town, &dir, plain, origin))?;
+            (binary.clone(), vec!["run".into(), "-c".into(), conf])
+        }
+        _ => {
+            fs::write(&conf, nginx(town, &dir, plain, origin))?;
+            let errors = dir.join("error.log");
+            let options = ["-p".into(), dir.clone(), "-e".into(), errors, "-c".into()];
+            (
+                peers::installed("nginx").ok_or("nginx is missing")?,
+                [&options[..], &[conf]].concat(),
+            )
+        }
+    };
+    Ok(Launch {
+        program,
+        arguments,
+        dir,
+        plain,
     })
 }
 
@@ -265,10 +275,13 @@ fn tabulate(entries: &[Entry]) -> Table {
         .map(str::to_owned)
         .to_vec(),
         notes: vec![
-            "large / small: CPU time per request over that of the first line of the same proxy in the same round; nginx shows what the kernel adds with more sockets".to_owned(),
+            "large / small: CPU time per request over that of the first line of the same proxy in the same round".to_owned(),
         ],
         ..Table::default()
     };
+    if entries.iter().any(|e| e.contender.kind == Kind::Copy) {
+        table.notes.push("copy is no proxy: it passes the same bytes on unread, by the same system calls, between as many sockets. Its growth is that of the kernel's work and of the CPU's cache misses, which a proxy has as well".to_owned());
+    }
     for entry in entries {
         let name = format!("{}, {}", entry.contender.name, entry.size.name);
         if let Some(failure) = &entry.failure {
@@ -333,14 +346,7 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
             let warm_up = 4 + size.connections as u64 / 500;
             let load = load_of(origin.plain, size.connections, Duration::ZERO);
             valgrind::instructions(&valgrind, &stage, (&load, warm_up), &requests, || {
-                let (dir, plain) = prepare(&stage, contender, size)?;
-                let (program, arguments) = command(contender, &dir)?;
-                Ok(Launch {
-                    program,
-                    arguments,
-                    dir,
-                    plain,
-                })
+                prepare(&stage, contender, size)
             })
         });
         match each {
@@ -360,4 +366,20 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
         }
     }
     table.notes.push("instructions: outside the kernel, counted by valgrind, in which every other cost of time (ticks, connections) weighs some fifty times as much as in life".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_copy_leaves_out_sizes_that_differ_only_in_routes_or_rules() {
+        let sizes = |kind| (0..SIZES.len()).filter(move |at| takes_part(&kind, *at));
+        let names: Vec<&str> = sizes(Kind::Copy).skip(1).map(|at| SIZES[at].name).collect();
+        assert_eq!(
+            names,
+            ["1,000 endpoints", "1,000 services", "8,000 connections"]
+        );
+        assert_eq!(sizes(Kind::Nginx { large: false }).count(), SIZES.len());
+    }
 }

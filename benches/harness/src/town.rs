@@ -107,7 +107,12 @@ impl Town {
 
     /// How many addresses of the origin are used.
     pub fn addresses(&self) -> usize {
-        (self.services * self.endpoints).min(1000)
+        self.all_endpoints().min(1000)
+    }
+
+    /// Endpoints of all services; those beyond the number of addresses share one with others.
+    pub(crate) fn all_endpoints(&self) -> usize {
+        self.services * self.endpoints
     }
 
     /// A GET 1 KiB for every route of every service.
