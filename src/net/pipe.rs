@@ -1,13 +1,10 @@
 //! Moves bytes between sockets without copying them to user space: `splice(2)` moves the kernel's pages through a pipe.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::task::{Context, Poll, ready};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-
-use super::StreamSocket;
 
 /// Requested capacity. The kernel counts one slot per page of it, and a slot filled from a socket may hold up to 32 KiB.
 const CAPACITY: usize = 256 * 1024;
@@ -43,46 +40,29 @@ impl Pipe {
         self.held
     }
 
-    /// Moves up to `most` bytes from a socket into the pipe. To be called only while the pipe is empty: `splice(2)` returns EAGAIN
-    /// for a full pipe as well as for an empty socket, so that the caller would wait for the wrong one.
+    /// One call that moves up to `most` bytes from a socket into the pipe. To be made only while the pipe is empty: `splice(2)` returns
+    /// EAGAIN for a full pipe as well as for an empty socket, so that the caller would wait for the wrong one.
     ///
     /// # Errors
-    /// Errors of `splice(2)` on the socket.
-    pub fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &StreamSocket,
-        most: u64,
-    ) -> Poll<io::Result<usize>> {
+    /// Those of `splice(2)`.
+    pub(super) fn take(&mut self, from: BorrowedFd<'_>, most: u64) -> Result<usize, Errno> {
         debug_assert_eq!(self.held, 0);
-        let most = most.min(MOST) as usize;
-        let taken = from.poll_read_until(cx, |from| splice_once(from, &self.write, most));
-        self.held = ready!(taken)?;
-        Poll::Ready(Ok(self.held))
+        self.held = splice_once(from, &self.write, most.min(MOST) as usize)?;
+        Ok(self.held)
     }
 
-    /// Moves bytes from the pipe to a socket, as many as it takes.
+    /// One call that moves bytes from the pipe to a socket, as many as it takes.
     ///
     /// # Errors
-    /// Errors of `splice(2)` on the socket.
-    pub fn poll_give(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &StreamSocket,
-    ) -> Poll<io::Result<usize>> {
-        // A pipe may hold less than the socket takes: a short write doesn't say that the socket is full.
-        let given = to.poll_write_by(cx, 0, |to| splice_once(&self.read, to, self.held));
-        let n = ready!(given)?;
-        self.held -= n;
-        Poll::Ready(Ok(n))
+    /// Those of `splice(2)`.
+    pub(super) fn give(&mut self, to: BorrowedFd<'_>) -> Result<usize, Errno> {
+        let given = splice_once(&self.read, to, self.held)?;
+        self.held -= given;
+        Ok(given)
     }
 }
 
-fn splice_once(
-    from: impl std::os::fd::AsFd,
-    to: impl std::os::fd::AsFd,
-    most: usize,
-) -> Result<usize, Errno> {
+fn splice_once(from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
     loop {
         match splice(
             &from,

@@ -18,6 +18,7 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::pipe::Pipe;
 use super::reactor::{self, Registered};
 
 /// Most bytes of a write that is deferred. More are sent at once: that takes longer than what deferring saves.
@@ -202,7 +203,7 @@ impl StreamSocket {
         &self,
         cx: &mut Context<'_>,
         len: usize,
-        call: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
         ready!(self.0.poll_sent(cx))?;
         // What was deferred must not wait for a large write.
@@ -253,6 +254,32 @@ impl StreamSocket {
             return Poll::Ready(Ok(len));
         }
         self.poll_write_by(cx, len, |socket| writev(socket, parts))
+    }
+
+    /// Moves up to `most` bytes that have arrived into an empty pipe.
+    ///
+    /// # Errors
+    /// Those of `splice(2)`.
+    pub(crate) fn poll_splice_to(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_read_until(cx, |socket| pipe.take(socket, most))
+    }
+
+    /// Moves bytes from a pipe to the socket, as many as it takes.
+    ///
+    /// # Errors
+    /// Those of `splice(2)`.
+    pub(crate) fn poll_splice_from(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        // A pipe may hold less than the socket takes: a short write doesn't say that the socket is full.
+        self.poll_write_by(cx, 0, |socket| pipe.give(socket))
     }
 }
 

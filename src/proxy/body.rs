@@ -223,7 +223,7 @@ impl Flow {
             self.splice_off = true;
             return Poll::Ready(Ok(false));
         };
-        let Poll::Ready(spliced) = pipe.poll_take(cx, from, most) else {
+        let Poll::Ready(spliced) = from.poll_splice_to(cx, pipe, most) else {
             return self.wait_for_source(cx, sink);
         };
         match spliced {
@@ -272,7 +272,7 @@ fn poll_empty_pipe(
     let Some((to, _)) = sink.splice_sink() else {
         return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
     };
-    let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
+    let n = ready!(to.poll_splice_from(cx, pipe)).map_err(|e| PumpError::Sink(e.into()))?;
     if n == 0 {
         return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
     }
