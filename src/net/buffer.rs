@@ -170,6 +170,22 @@ impl Buffers {
         }
     }
 
+    /// Takes the first `n` bytes of `buffer` together with their memory. Those behind them are moved to other memory.
+    pub(crate) fn split_off(&self, buffer: &mut Buffer, n: usize) -> Piece {
+        let mut content = std::mem::take(buffer);
+        let rest = content.len() - n;
+        if rest > 0 {
+            buffer.mem = self.take(rest);
+            buffer.mem[..rest].copy_from_slice(&content.bytes()[n..]);
+            buffer.end = rest;
+            content.end -= rest;
+        }
+        Piece {
+            content,
+            pool: self.clone(),
+        }
+    }
+
     /// An empty vector for output.
     pub fn take_out(&self) -> Vec<u8> {
         let free = self.0.borrow_mut().out.take();
@@ -213,6 +229,12 @@ impl Buffers {
         })
     }
 
+    /// Number of free small buffers.
+    #[cfg(test)]
+    pub fn spare_small(&self) -> usize {
+        self.0.borrow().memory[0].free.len()
+    }
+
     fn take(&self, size: usize) -> Box<[u8]> {
         // Larger than any pooled size: freed instead of pooled by `give`.
         let Some(class) = CLASSES.iter().position(|&class| size <= class) else {
@@ -230,6 +252,35 @@ impl Buffers {
             pool.huge_in_use -= usize::from(mem.len() == HUGE);
             pool.memory[class].give(mem, FREE_MOST[class]);
         }
+    }
+}
+
+/// Bytes with memory of their own, which returns to the pool when this is dropped.
+#[derive(Debug)]
+pub struct Piece {
+    content: Buffer,
+    pool: Buffers,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.content.bytes()
+    }
+}
+
+impl Piece {
+    /// Drops the first `n` bytes.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.content.consume(n);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.content.clear();
+        self.pool.release(&mut self.content);
     }
 }
 
@@ -393,7 +444,7 @@ mod tests {
     #[test]
     fn buffers_of_thousands_of_connections_are_reused() {
         let buffers = Buffers::new();
-        let free = || buffers.0.borrow().memory[0].free.len();
+        let free = || buffers.spare_small();
         for _ in 0..2 {
             let equipped = |_| holding(&buffers, SMALL, b"");
             let mut in_use: Vec<_> = (0..8_000).map(equipped).collect();
@@ -407,11 +458,29 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_keeps_its_memory_and_returns_it() {
+        let buffers = Buffers::new();
+        let free = || buffers.spare_small();
+        let mut buffer = holding(&buffers, SMALL, b"abcdef");
+        buffer.consume(1);
+        let at = buffer.bytes().as_ptr();
+        let mut piece = buffers.split_off(&mut buffer, 3);
+        assert_eq!((&piece[..], piece.as_ptr()), (&b"bcd"[..], at));
+        assert_eq!(buffer.bytes(), b"ef");
+        piece.consume(2);
+        assert_eq!(&piece[..], b"d");
+        drop(piece);
+        assert_eq!(free(), 1);
+        drop(buffers.split_off(&mut buffer, 2));
+        assert_eq!((buffer.capacity(), free()), (0, 2));
+    }
+
+    #[test]
     fn unused_memory_is_freed() {
         let buffers = Buffers::new();
         let mut in_use = [(); 3].map(|()| holding(&buffers, SMALL, b""));
         in_use.iter_mut().for_each(|b| buffers.release(b));
-        let free = || buffers.0.borrow().memory[0].free.len();
+        let free = || buffers.spare_small();
         buffers.sweep();
         assert_eq!(free(), 3, "all three were needed since the beginning");
         let mut one = holding(&buffers, SMALL, b"");

@@ -27,8 +27,7 @@ pub(crate) use framed::FramedStream;
 pub use listener_id::ListenerId;
 #[cfg(test)]
 pub(crate) use reactor::pretend_busy;
-pub(crate) use reactor::send_deferred;
+pub(crate) use reactor::{DEFERRED_MOST, send_deferred};
 pub use socket_file::SocketFile;
 pub use stream::Stream;
-pub(crate) use stream_socket::DEFERRED_MOST;
 pub use stream_socket::StreamSocket;

@@ -18,11 +18,9 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::buffer::Piece;
 use super::pipe::Pipe;
 use super::reactor::{self, Registered};
-
-/// Most bytes of a write that is deferred. More are sent at once: that takes longer than what deferring saves.
-pub(crate) const DEFERRED_MOST: usize = 16 * 1024;
 
 /// A connected or a listening socket that doesn't block. It stays on the thread that registered it.
 #[derive(Debug)]
@@ -175,7 +173,22 @@ impl StreamSocket {
     /// wait for room, or if there is too much of it: nothing was done then.
     #[inline]
     pub(crate) fn defer_all(&self, data: &mut Vec<u8>) -> bool {
-        data.len() <= DEFERRED_MOST && self.0.defer(|memory| std::mem::swap(memory, data))
+        let len = data.len();
+        self.0.defer(len, |memory| match memory.is_empty() {
+            true => std::mem::swap(memory, data),
+            false => memory.append(data),
+        })
+    }
+
+    /// Whether [`Self::defer_with`] may be called for so many bytes.
+    #[inline]
+    pub(crate) fn can_defer(&self, len: usize) -> bool {
+        self.0.can_defer(len)
+    }
+
+    /// As [`Self::defer_all`], of `data` and then `piece`, which isn't copied. Only valid if [`Self::can_defer`].
+    pub(crate) fn defer_with(&self, data: &mut Vec<u8>, piece: Piece) {
+        self.0.defer_piece(data, piece);
     }
 
     /// As [`Self::defer_all`], of bytes that are copied. `len` is their number.
@@ -183,7 +196,7 @@ impl StreamSocket {
     fn defer(&self, parts: &[IoSlice<'_>], len: usize) -> bool {
         let put =
             |memory: &mut Vec<u8>| parts.iter().for_each(|part| memory.extend_from_slice(part));
-        len <= DEFERRED_MOST && self.0.defer(put)
+        self.0.defer(len, put)
     }
 
     /// Whether the kernel has yet to take bytes that were written, or has refused them.

@@ -104,7 +104,11 @@ impl Flow {
                 ready!(self.poll_pipe(cx, source, sink))?;
             }
             match source.poll_piece(cx) {
-                Poll::Ready(Ok(BodyPiece::Data(_))) => {
+                Poll::Ready(Ok(BodyPiece::Data(len))) => {
+                    if sink.take_over(len, source) {
+                        self.moved += len as u64;
+                        continue;
+                    }
                     self.waits_for_sink = true;
                     let Poll::Ready(written) = sink.poll_write(cx, source.data()) else {
                         source.stall();

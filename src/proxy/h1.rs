@@ -12,7 +12,7 @@ use http::HeaderMap;
 use super::headers;
 use super::wire::{BodyPiece, PumpError, Source, WireError};
 use crate::http1::{BodyDecoder, DecodeStep, Framing};
-use crate::net::buffer::{HUGE, LARGE, PooledPipe, SMALL};
+use crate::net::buffer::{HUGE, LARGE, Piece, PooledPipe, SMALL};
 use crate::net::{Buffer, Buffers, ByteBudget, Stream, StreamSocket};
 
 mod over;
@@ -23,6 +23,9 @@ pub(crate) use over::OverH1;
 
 /// Minimum of remaining body bytes for a splice; fewer are copied just as cheaply.
 const WORTH_A_PIPE: u64 = 32 * 1024;
+
+/// Most bytes behind a piece that is taken with its memory: the end of a chunked body.
+const MOST_BEHIND: usize = 64;
 
 /// The encoding of an outgoing body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,6 +343,17 @@ impl Source for H1 {
     fn consume(&mut self, n: usize) {
         self.mem.input.consume(n);
         self.piece_len -= n;
+    }
+
+    fn take_piece(&mut self) -> Option<Piece> {
+        let Memory { buffers, input, .. } = &mut self.mem;
+        let rest = input.len() - self.piece_len;
+        // A larger buffer would occupy too much memory if the sink's peer is slow, and a longer rest would take a copy after all.
+        if input.capacity() != SMALL || rest > MOST_BEHIND {
+            return None;
+        }
+        let len = std::mem::take(&mut self.piece_len);
+        Some(buffers.split_off(input, len))
     }
 
     fn take_trailers(&mut self) -> HeaderMap {

@@ -17,7 +17,7 @@ use http::HeaderMap;
 use super::headers::{Fields, Outgoing, Request, RequestEdits};
 use crate::http1::{Framing, Reject};
 use crate::http2::ErrorCode;
-use crate::net::buffer::PooledPipe;
+use crate::net::buffer::{Piece, PooledPipe};
 use crate::net::{ByteBudget, StreamSocket};
 
 /// A failure on one side of an exchange.
@@ -94,6 +94,11 @@ pub trait Source {
     fn data(&self) -> &[u8];
     /// Drops the first `n` bytes of [`Self::data`].
     fn consume(&mut self, n: usize);
+    /// Takes the bytes that the last [`BodyPiece::Data`] announced together with their memory, which saves a copy. `None` if that isn't
+    /// worth it, or not possible.
+    fn take_piece(&mut self) -> Option<Piece> {
+        None
+    }
     /// The trailers that the last [`BodyPiece::Trailers`] announced.
     fn take_trailers(&mut self) -> HeaderMap;
     /// Content bytes still to be received after [`Self::data`]; `None` if that isn't known.
@@ -156,6 +161,12 @@ pub trait Source {
 pub trait Sink {
     /// Accepts some of `data`, at least one byte. Accepted bytes may be buffered.
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>>;
+    /// Accepts the piece of this length that `source` has announced, and takes its memory. Returns whether it did; if not, nothing has
+    /// changed.
+    fn take_over(&mut self, len: usize, source: &mut impl Source) -> bool {
+        let _ = (len, source);
+        false
+    }
     /// Ends the body. Ready once everything has been handed to the kernel.
     fn poll_finish(
         &mut self,

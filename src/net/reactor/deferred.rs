@@ -14,11 +14,15 @@ use rustix::io::Errno;
 
 use super::socket::SocketState;
 use super::{REACTOR, Reactor};
+use crate::net::buffer::Piece;
 
 /// Most writes that are deferred at a time: more would only delay the first of them.
 const AT_MOST: usize = 32;
 /// Fewest events at once for which writes are deferred: with fewer tasks at work nothing is gained, and a write would wait in vain.
 const WORTHWHILE: usize = 4;
+/// Most bytes of a write that is deferred, together with those that follow it. More are sent at once: that takes longer than what
+/// deferring saves.
+pub(crate) const DEFERRED_MOST: usize = 16 * 1024;
 /// Vectors that grew beyond this capacity are not kept.
 const SPARE_BYTES: usize = 64 * 1024;
 
@@ -108,20 +112,43 @@ impl Reactor {
         self.deferred.sockets.replace(due);
     }
 
+    /// Whether writes to `socket` can be deferred.
     #[inline]
-    fn defer(&self, socket: &SocketState, put: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let deferred = &self.deferred;
-        if !deferred.is_busy.get() || !socket.is_writable() || socket.has_unsent() {
+    fn can_defer(&self, socket: &SocketState) -> bool {
+        self.deferred.is_busy.get()
+            && socket.is_writable()
+            && self.deferred.driver.borrow().is_some()
+    }
+
+    #[inline]
+    fn defer(&self, socket: &SocketState, len: usize, put: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if !self.can_defer(socket) {
             return false;
         }
-        let driver = deferred.driver.borrow();
-        let Some(driver) = &*driver else {
-            return false;
-        };
-        let mut bytes = deferred.take_spare();
+        if socket.has_unsent() {
+            return socket.append(len, put);
+        }
+        let mut bytes = self.deferred.take_spare();
         put(&mut bytes);
         socket.unsent.put(bytes);
-        if deferred.is_empty() {
+        self.enqueue(socket);
+        true
+    }
+
+    fn defer_piece(&self, socket: &SocketState, before: &mut Vec<u8>, piece: Piece) {
+        let mut bytes = self.deferred.take_spare();
+        std::mem::swap(&mut bytes, before);
+        socket.unsent.put(bytes);
+        socket.unsent.put_piece(piece);
+        self.enqueue(socket);
+    }
+
+    #[inline]
+    fn enqueue(&self, socket: &SocketState) {
+        let deferred = &self.deferred;
+        if deferred.is_empty()
+            && let Some(driver) = &*deferred.driver.borrow()
+        {
             // It runs after the tasks that are ready now.
             driver.wake_by_ref();
         }
@@ -129,16 +156,39 @@ impl Reactor {
         if deferred.sockets.borrow().len() >= AT_MOST {
             self.send_all_deferred();
         }
-        true
     }
 }
 
 impl SocketState {
-    /// Defers a write of the bytes that `put` adds to an empty vector, which it may also replace. `false` if the write can't be
-    /// deferred: nothing was done then.
+    /// Defers a write of the `len` bytes that `put` adds to a vector. `false` if the write can't be deferred: nothing was done then.
     #[inline]
-    pub(in crate::net) fn defer(&self, put: impl FnOnce(&mut Vec<u8>)) -> bool {
-        REACTOR.with(|reactor| reactor.defer(self, put))
+    pub(in crate::net) fn defer(&self, len: usize, put: impl FnOnce(&mut Vec<u8>)) -> bool {
+        len <= DEFERRED_MOST && REACTOR.with(|reactor| reactor.defer(self, len, put))
+    }
+
+    /// Whether a write of `len` bytes can be deferred, and would be the first one.
+    #[inline]
+    pub(in crate::net) fn can_defer(&self, len: usize) -> bool {
+        len <= DEFERRED_MOST
+            && !self.has_unsent()
+            && REACTOR.with(|reactor| reactor.can_defer(self))
+    }
+
+    /// Defers a write of `before`, in whose place it leaves other memory, and `piece`. Only valid if [`Self::can_defer`].
+    #[inline]
+    pub(in crate::net) fn defer_piece(&self, before: &mut Vec<u8>, piece: Piece) {
+        debug_assert!(self.can_defer(before.len() + piece.len()));
+        REACTOR.with(|reactor| reactor.defer_piece(self, before, piece));
+    }
+
+    /// Adds a write to one that is still to be sent. `false` if that makes it too large, or if the kernel has refused it.
+    #[inline]
+    fn append(&self, len: usize, put: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let fits = self.unsent.len() + len <= DEFERRED_MOST && self.failure().is_none();
+        if fits {
+            self.unsent.append(put);
+        }
+        fits
     }
 
     /// Whether the kernel has yet to take bytes of a deferred write, or has refused them.

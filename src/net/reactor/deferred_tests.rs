@@ -8,8 +8,9 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::{AT_MOST, WORTHWHILE};
+use crate::net::buffer::Piece;
 use crate::net::reactor::pretend_busy;
-use crate::net::{DEFERRED_MOST, StreamSocket};
+use crate::net::{Buffer, Buffers, DEFERRED_MOST, StreamSocket};
 
 /// A socket of ours and its other end, which doesn't block.
 fn pair() -> (StreamSocket, UnixStream) {
@@ -56,6 +57,22 @@ async fn received(far: &mut UnixStream, most: usize) -> Vec<u8> {
 fn write(near: &StreamSocket, data: &[u8]) {
     pretend_busy();
     assert_eq!(near.send_now(data).expect("written"), data.len());
+}
+
+/// Content of a pool's buffer, with its memory.
+fn piece(buffers: &Buffers, bytes: &[u8]) -> Piece {
+    let mut buffer = Buffer::default();
+    buffers.equip(&mut buffer, bytes.len());
+    buffer.room()[..bytes.len()].copy_from_slice(bytes);
+    buffer.filled(bytes.len());
+    buffers.split_off(&mut buffer, bytes.len())
+}
+
+/// Defers a write of `before` and `piece`.
+fn write_piece(near: &StreamSocket, before: &mut Vec<u8>, piece: Piece) {
+    pretend_busy();
+    assert!(near.can_defer(before.len() + piece.len()));
+    near.defer_with(before, piece);
 }
 
 /// Writes until the socket is full, and then a bit more: returns what is to arrive, of which the last bytes are unsent.
@@ -110,11 +127,56 @@ async fn a_worker_with_little_to_do_sends_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_write_and_a_large_one_follow_what_was_deferred() {
-    let (mut near, mut far) = driven_pair().await;
+async fn a_second_write_is_deferred_with_the_first_while_there_is_room() {
+    let (near, mut far) = driven_pair().await;
     write(&near, b"a");
     write(&near, b"b");
-    assert_eq!(arrived(&mut far), b"ab", "the second is sent at once");
+    let mut all = b"c".to_vec();
+    assert!(near.defer_all(&mut all));
+    assert_eq!((arrived(&mut far), all), (vec![], vec![]));
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"abc");
+    write(&near, b"d");
+    let large = [7; DEFERRED_MOST];
+    write(&near, &large);
+    assert_eq!(arrived(&mut far), [b"d", &large[..]].concat());
+}
+
+#[tokio::test]
+async fn a_piece_is_sent_between_what_is_written_before_it_and_after_it() {
+    let (near, mut far) = driven_pair().await;
+    let buffers = Buffers::new();
+    let mut before = b"ab".to_vec();
+    write_piece(&near, &mut before, piece(&buffers, b"cde"));
+    assert_eq!(before, b"");
+    write(&near, b"f");
+    write(&near, b"g");
+    assert_eq!(arrived(&mut far), b"");
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"abcdefg");
+    assert_eq!(buffers.spare_small(), 1, "its memory has returned");
+    pretend_busy();
+    assert!(!near.can_defer(DEFERRED_MOST + 1));
+    write(&near, b"h");
+    assert!(!near.can_defer(1), "nothing is put behind another write");
+}
+
+#[tokio::test]
+async fn a_refused_write_counts_its_piece_and_returns_the_memory_at_the_end() {
+    let (near, far) = driven_pair().await;
+    let buffers = Buffers::new();
+    write_piece(&near, &mut b"ab".to_vec(), piece(&buffers, b"cde"));
+    write(&near, b"f");
+    drop(far);
+    yield_now().await;
+    assert_eq!((near.refused(), buffers.spare_small()), (6, 0));
+    drop(near);
+    assert_eq!(buffers.spare_small(), 1);
+}
+
+#[tokio::test]
+async fn a_large_write_follows_what_was_deferred() {
+    let (mut near, mut far) = driven_pair().await;
     let ((other, mut elsewhere), large) = (pair(), vec![7; DEFERRED_MOST + 1]);
     write(&near, b"c");
     write(&other, b"d");
@@ -236,7 +298,7 @@ fn without_a_reactor_that_runs_nothing_is_deferred() {
 #[tokio::test]
 async fn all_that_is_written_arrives_in_order() {
     let (near, mut far) = driven_pair().await;
-    let mut random = fastrand::Rng::with_seed(7);
+    let (mut random, buffers) = (fastrand::Rng::with_seed(7), Buffers::new());
     let (mut all, mut got) = (Vec::new(), Vec::new());
     for n in 0..3000_u32 {
         let piece = vec![n as u8; random.usize(..DEFERRED_MOST * 2)];
@@ -247,6 +309,12 @@ async fn all_that_is_written_arrives_in_order() {
             io::IoSlice::new(&piece[..piece.len() / 2]),
             io::IoSlice::new(&piece[piece.len() / 2..]),
         ];
+        if random.bool() && piece.len() > 1 && near.can_defer(piece.len()) {
+            let (before, moved) = piece.split_at(random.usize(..piece.len()));
+            near.defer_with(&mut before.to_vec(), self::piece(&buffers, moved));
+            all.extend_from_slice(&piece);
+            continue;
+        }
         let written = match random.u8(..3) {
             0 => near.poll_send(cx, &piece, flags),
             1 => near.poll_send_gathered(cx, &parts),

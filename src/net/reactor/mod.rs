@@ -24,6 +24,7 @@ use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub(crate) use self::deferred::DEFERRED_MOST;
 use self::deferred::DeferredSends;
 use self::socket::SocketState;
 

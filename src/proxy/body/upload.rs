@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use http::HeaderMap;
 
 use super::Flow;
+use crate::net::buffer::Piece;
 use crate::net::{BudgetShare, ByteBudget};
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
@@ -210,6 +211,11 @@ impl<S: Source> Source for Tap<'_, S> {
     fn consume(&mut self, n: usize) {
         self.replay.note(&self.source.data()[..n]);
         self.source.consume(n);
+    }
+    fn take_piece(&mut self) -> Option<Piece> {
+        let piece = self.source.take_piece()?;
+        self.replay.note(&piece);
+        Some(piece)
     }
     fn take_trailers(&mut self) -> HeaderMap {
         self.source.take_trailers()

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::H1;
 use crate::net::StreamSocket;
-use crate::net::buffer::PooledPipe;
+use crate::net::buffer::{Piece, PooledPipe};
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
 /// A wrapper of an HTTP/1 connection, with the state that only one side needs.
@@ -29,6 +29,10 @@ impl<T: OverH1> Source for T {
     #[inline]
     fn consume(&mut self, n: usize) {
         self.h1_mut().consume(n);
+    }
+    #[inline]
+    fn take_piece(&mut self) -> Option<Piece> {
+        self.h1_mut().take_piece()
     }
     fn take_trailers(&mut self) -> HeaderMap {
         self.h1_mut().take_trailers()
@@ -79,6 +83,10 @@ impl<T: OverH1> Sink for T {
     #[inline]
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
         self.h1_mut().poll_write(cx, data)
+    }
+    #[inline]
+    fn take_over(&mut self, len: usize, source: &mut impl Source) -> bool {
+        self.h1_mut().take_over(len, source)
     }
     #[inline]
     fn poll_finish(

@@ -14,11 +14,14 @@ use crate::http1::Reject;
 use crate::http1::framing::chunk_head;
 use crate::net::{DEFERRED_MOST, StreamSocket};
 use crate::proxy::headers;
-use crate::proxy::wire::{Sink, WireError};
+use crate::proxy::wire::{Sink, Source, WireError};
 use crate::reason::Reason;
 
 /// The output buffer collects writes up to this many bytes in all: as many as can be deferred.
 const GATHER: usize = DEFERRED_MOST;
+
+/// Fewest bytes that are taken with their memory: to copy fewer of them costs as little.
+const WORTHWHILE: usize = 4 * 1024;
 
 impl H1 {
     /// Writes the output buffer to the kernel.
@@ -158,6 +161,26 @@ impl Sink for H1 {
         Poll::Ready(Ok(taken))
     }
 
+    fn take_over(&mut self, len: usize, source: &mut impl Source) -> bool {
+        if len < WORTHWHILE || len as u64 > self.body_left || self.encoding == Encoding::Chunks {
+            return false;
+        }
+        let held = self.mem.out.len();
+        let Some(socket) = self.stream.clear() else {
+            return false;
+        };
+        if self.sent > 0 || !socket.can_defer(held + len) {
+            return false;
+        }
+        let Some(piece) = source.take_piece() else {
+            return false;
+        };
+        socket.defer_with(&mut self.mem.out, piece);
+        self.written += (held + len) as u64;
+        self.count_out(len);
+        true
+    }
+
     fn poll_finish(
         &mut self,
         cx: &mut Context<'_>,
@@ -219,6 +242,9 @@ impl Sink for H1 {
     }
 }
 
+#[cfg(test)]
+#[path = "take_over_tests.rs"]
+mod take_over_tests;
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
