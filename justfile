@@ -23,6 +23,10 @@ names SECONDS="600":
 renewals RATE="500":
     CUTOVER_RENEWALS_RATE={{RATE}} cargo test --test it -- renewals --nocapture
 
+# Tests of HTTP/2 with the h2 crate instead of our own codec, to see whether a failure is the codec's.
+h2-crate *FILTER="h2 http2 grpc":
+    cargo test --features h2-crate --test it -- {{FILTER}}
+
 # What every change must pass.
 ci:
     .ci/run

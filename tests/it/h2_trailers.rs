@@ -1,15 +1,13 @@
 //! Trailers over HTTP/2: the same filter and the same size as over HTTP/1, and no pseudo-header fields.
 
-use std::io;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
 
 use crate::support::client::Client;
-use crate::support::frames::{self, END_HEADERS, END_STREAM, Frame, Outcome, block, frame, kind};
+use crate::support::frames::{self, END_HEADERS, END_STREAM, Outcome, block, frame, kind};
 use crate::support::h2_client::{H2, send, whole};
 use crate::support::h2_origin::{Exchange, H2Origin};
-use crate::support::origin::{Conn, Origin};
+use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, before};
 use crate::support::until;
 
@@ -210,6 +208,7 @@ fn response_trailers_have_the_same_largest_size() {
     is_cut(&mut client, 1);
 }
 
+#[cfg(not(feature = "h2-crate"))]
 #[test]
 fn pseudo_header_fields_in_request_trailers_are_a_stream_error() {
     let origin = Origin::script(|conn| {
@@ -250,10 +249,11 @@ fn pseudo_header_fields_in_request_trailers_are_a_stream_error() {
 }
 
 /// Answers every stream with a body and these trailers, by exact frames; notes in the log, as a hit, each reset that it gets.
-fn by_frames(conn: &mut Conn, trailers: &[u8]) -> io::Result<()> {
+#[cfg(not(feature = "h2-crate"))]
+fn by_frames(conn: &mut crate::support::origin::Conn, trailers: &[u8]) -> std::io::Result<()> {
     frames::accept(conn)?;
     loop {
-        let Frame {
+        let frames::Frame {
             kind,
             stream,
             payload,
@@ -274,6 +274,7 @@ fn by_frames(conn: &mut Conn, trailers: &[u8]) -> io::Result<()> {
     }
 }
 
+#[cfg(not(feature = "h2-crate"))]
 #[test]
 fn pseudo_header_fields_in_response_trailers_are_an_upstream_failure() {
     for trailers in [block(&[(":status", "200"), ("x", "y")]), vec![0x88]] {

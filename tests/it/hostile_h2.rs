@@ -197,6 +197,7 @@ fn a_client_that_cancels_all_it_has_begun_is_not_cut() {
     }
 }
 
+#[cfg(not(feature = "h2-crate"))]
 #[test]
 fn resets_that_a_client_provokes_count_as_its_own() {
     let origin = H2Origin::script(|x| x.never());

@@ -223,6 +223,7 @@ fn a_head_that_stands_still_ends_its_connection() {
     assert_eq!(origin.hits(), 0);
 }
 
+#[cfg(not(feature = "h2-crate"))]
 #[test]
 fn a_client_that_only_chatters_is_told_to_be_calm() {
     let origin = Origin::named("blue");

@@ -41,6 +41,7 @@ mod front_doors;
 mod grpc;
 mod h2_delivery;
 mod h2_framing;
+#[cfg(not(feature = "h2-crate"))]
 mod h2_malformed;
 mod h2_parked;
 mod h2_settings;
