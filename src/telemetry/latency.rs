@@ -74,12 +74,17 @@ pub fn bucket(nanos: u64) -> usize {
 
 /// One worker's histogram.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Latency {
     buckets: [Counter; BUCKETS],
     nanos: Counter,
 }
 
 impl Latency {
+    /// Offset of the sum.
+    #[cfg(test)]
+    pub(super) const NANOS: usize = std::mem::offset_of!(Self, nanos);
+
     /// Adds an observation.
     #[inline]
     pub(super) fn record(&self, took: Duration) {
