@@ -15,6 +15,7 @@ extern crate cutover_configuration;
 
 pub(crate) use cutover_configuration::{config, index};
 
+mod prefetch;
 pub mod reason;
 
 pub mod certificates;

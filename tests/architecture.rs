@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("index", 0),
     ("words", 0),
+    ("prefetch", 0),
     ("reason", 0),
     ("certificates", 1),
     ("config", 1),

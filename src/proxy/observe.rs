@@ -182,6 +182,7 @@ impl<'a> Recording<'a> {
         let Some(service) = self.service else { return };
         let first = self.record.last_try().is_none();
         self.try_began = if first { self.started } else { Instant::now() };
+        self.prefetch(service, version, member);
         let pool = &service.versions[version].pool;
         self.record.begin_try(TryRecord {
             version: (&service.versions[version].name, version),
@@ -193,6 +194,17 @@ impl<'a> Recording<'a> {
         }
         if first && let Some(guard) = &service.versions[version].guard {
             self.begin_judged(service, guard);
+        }
+    }
+
+    /// Asks the CPU for the counters of a try, which a service that isn't used often doesn't have in its caches.
+    #[inline]
+    fn prefetch(&self, service: &Service, version: VersionIx, member: Option<EndpointIx>) {
+        let (worker, version) = (self.worker.id, &service.versions[version]);
+        version.metrics.shard(worker).prefetch(self.record.method);
+        service.metrics.shard(worker).prefetch();
+        if let Some(member) = member {
+            version.pool.members[member].endpoint.prefetch(worker);
         }
     }
 

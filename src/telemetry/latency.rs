@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::cells::{Cell, Counter};
+use crate::prefetch::prefetch;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
@@ -84,6 +85,12 @@ impl Latency {
     /// Offset of the sum.
     #[cfg(test)]
     pub(super) const NANOS: usize = std::mem::offset_of!(Self, nanos);
+
+    /// Asks the CPU for the sum. Which bucket will be written isn't known before.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.nanos);
+    }
 
     /// Adds an observation.
     #[inline]

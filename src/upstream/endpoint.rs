@@ -20,7 +20,8 @@ use super::weak_map::WeakMap;
 use super::{Addresses, VersionLoad};
 use crate::certificates;
 use crate::config::spec::{self, EndpointAddress, ProxyProtocol, Scheme};
-use crate::telemetry::VersionMetrics;
+use crate::prefetch::prefetch;
+use crate::telemetry::{VersionMetrics, WorkerId};
 
 /// One address that serves a version, with its state and counters.
 ///
@@ -186,6 +187,12 @@ pub struct Load {
 }
 
 impl Endpoint {
+    /// Asks the CPU for what [`Self::note_outcome`] writes, before the attempt.
+    #[inline]
+    pub fn prefetch(&self, worker: WorkerId) {
+        prefetch(&self.shards[worker.0]);
+    }
+
     /// Attempts since the endpoint was created, over all workers: those that succeeded, and those that failed (5xx or no
     /// response).
     pub fn outcomes(&self) -> (u64, u64) {

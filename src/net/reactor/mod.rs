@@ -27,9 +27,12 @@ use tokio::io::unix::AsyncFd;
 pub(crate) use self::deferred::DEFERRED_MOST;
 use self::deferred::DeferredSends;
 use self::socket::SocketState;
+use crate::prefetch::prefetch;
 
 /// Most events that are taken at once.
 const EVENTS: usize = 256;
+/// How many events ahead of its own the CPU is asked for a socket's state.
+const AHEAD: usize = 3;
 
 thread_local! {
     static REACTOR: Reactor = Reactor::default();
@@ -140,10 +143,14 @@ impl Reactor {
 
     fn report(&self, events: &[Event]) {
         let sockets = self.sockets.borrow();
-        for event in events {
-            // Copied: the fields of the kernel's record aren't aligned.
-            let (index, flags) = (event.data.u64(), event.flags);
-            if let Some(socket) = sockets.get(index as usize) {
+        // Copied: the fields of the kernel's record aren't aligned.
+        let socket_of = |event: &Event| sockets.get({ event.data.u64() } as usize);
+        for (at, event) in events.iter().enumerate() {
+            if let Some(later) = events.get(at + AHEAD).and_then(socket_of) {
+                prefetch(&**later);
+            }
+            let flags = event.flags;
+            if let Some(socket) = socket_of(event) {
                 socket.report(flags);
                 if socket.awaits_room() {
                     self.deferred.add(socket);
