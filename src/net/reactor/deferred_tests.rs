@@ -155,6 +155,10 @@ async fn a_piece_is_sent_between_what_is_written_before_it_and_after_it() {
     yield_now().await;
     assert_eq!(arrived(&mut far), b"abcdefg");
     assert_eq!(buffers.spare_small(), 1, "its memory has returned");
+    write_piece(&near, &mut Vec::new(), piece(&buffers, b"xyz"));
+    assert!(near.has_unsent());
+    yield_now().await;
+    assert_eq!(arrived(&mut far), b"xyz");
     pretend_busy();
     assert!(!near.can_defer(DEFERRED_MOST + 1));
     write(&near, b"h");
@@ -242,6 +246,7 @@ async fn a_refused_write_fails_the_next_write_and_read() {
     yield_now().await;
     assert_eq!(near.refused(), 3);
     assert!(near.has_unsent());
+    pretend_busy();
     assert_eq!(
         near.send_now(b"d").expect_err("refused").kind(),
         io::ErrorKind::BrokenPipe

@@ -151,3 +151,47 @@ impl Unsent {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Buffer, Buffers};
+
+    /// `before`, a piece and `after`.
+    fn content(before: &[u8], piece: &[u8], after: &[u8]) -> Content {
+        let (buffers, mut buffer) = (Buffers::new(), Buffer::default());
+        buffers.equip(&mut buffer, piece.len());
+        buffer.room()[..piece.len()].copy_from_slice(piece);
+        buffer.filled(piece.len());
+        Content {
+            bytes: [before, after].concat(),
+            piece: Some(InsertedPiece {
+                at: before.len(),
+                piece: buffers.split_off(&mut buffer, piece.len()),
+            }),
+        }
+    }
+
+    fn all(content: &Content) -> Vec<u8> {
+        let Some(InsertedPiece { at, piece }) = &content.piece else {
+            return content.bytes.clone();
+        };
+        [&content.bytes[..*at], piece, &content.bytes[*at..]].concat()
+    }
+
+    #[test]
+    fn what_the_kernel_left_is_the_rest_in_order() {
+        for (before, after) in [("abc", "fgh"), ("", "fgh"), ("abc", "")] {
+            let text = format!("{before}de{after}");
+            for first in 0..=text.len() {
+                for second in 0..=text.len() - first {
+                    let mut content = content(before.as_bytes(), b"de", after.as_bytes());
+                    content.consume(first);
+                    content.consume(second);
+                    assert_eq!(all(&content), &text.as_bytes()[first + second..]);
+                    assert_eq!(content.len(), text.len() - first - second);
+                }
+            }
+        }
+    }
+}

@@ -22,8 +22,7 @@ struct Relay {
     endpoint: TcpStream,
     /// Where the client's bytes were received.
     memory: std::ops::Range<*const u8>,
-    /// Keeps the client's end open.
-    _client: TcpStream,
+    client: TcpStream,
 }
 
 impl Relay {
@@ -47,7 +46,7 @@ impl Relay {
             memory: source.mem.input.bytes().as_ptr_range(),
             source,
             endpoint,
-            _client: client,
+            client,
         };
         relay.begin(encoding, length);
         relay
@@ -90,8 +89,12 @@ async fn a_body_is_sent_from_the_memory_that_it_was_received_in() {
     let body = body(WORTHWHILE);
     let framing = Framing::Length(body.len() as u64);
     let mut relay = Relay::of(&body, framing, Encoding::Plain).await;
-    assert!(matches!(relay.flow(), Poll::Ready(Ok(()))));
+    let mut flow = Flow::default();
+    let cx = &mut Context::from_waker(Waker::noop());
+    let sent = flow.poll(cx, &mut relay.source, &mut relay.sink);
+    assert!(matches!(sent, Poll::Ready(Ok(()))));
     assert!(relay.is_moved());
+    assert_eq!(flow.bytes(), body.len() as u64);
     assert_eq!(relay.source.mem.input.capacity(), 0);
     assert_eq!(relay.sink.written(), 4 + body.len() as u64);
     assert!(!relay.sink.is_flushed());
@@ -151,6 +154,23 @@ async fn other_bodies_are_copied() {
         panic!("{refused:?}");
     };
     assert!(!relay.sink.stream.has_unsent());
+}
+
+#[tokio::test]
+async fn a_body_that_goes_on_beyond_the_announced_length_is_refused() {
+    let body = body(WORTHWHILE);
+    let mut relay = Relay::of(&body, Framing::UntilClose, Encoding::Plain).await;
+    relay
+        .sink
+        .begin_sink(Encoding::Plain, Some(WORTHWHILE as u64));
+    assert!(relay.flow().is_pending());
+    assert!(relay.is_moved());
+    relay.client.write_all(b"x").await.expect("written");
+    poll_fn(|cx| relay.source.poll_news(cx)).await;
+    let refused = relay.flow();
+    let Poll::Ready(Err(PumpError::Sink(WireError::Bad(_)))) = refused else {
+        panic!("{refused:?}");
+    };
 }
 
 /// Much memory, or memory that holds much else, isn't given away.
