@@ -41,6 +41,9 @@ const HEDGED: Failure = Failure {
     reason: Reason::Hedged,
 };
 
+/// With up to this many services their counters are in the CPU's caches anyway.
+const FEW_SERVICES: usize = 32;
+
 /// A request in flight and its record. Dropping it counts and logs the request, unless it was parked.
 ///
 /// It exists from the moment when a head has been read or rejected. The data path fills in `record`; what follows from the facts
@@ -182,7 +185,9 @@ impl<'a> Recording<'a> {
         let Some(service) = self.service else { return };
         let first = self.record.last_try().is_none();
         self.try_began = if first { self.started } else { Instant::now() };
-        self.prefetch(service, version, member);
+        if self.snapshot.services.len() > FEW_SERVICES {
+            self.prefetch(service, version, member);
+        }
         let pool = &service.versions[version].pool;
         self.record.begin_try(TryRecord {
             version: (&service.versions[version].name, version),

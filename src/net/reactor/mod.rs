@@ -33,6 +33,8 @@ use crate::prefetch::prefetch;
 const EVENTS: usize = 256;
 /// How many events ahead of its own the CPU is asked for a socket's state.
 const AHEAD: usize = 3;
+/// With up to this many sockets their states are in the CPU's caches anyway.
+const FEW_SOCKETS: usize = 512;
 
 thread_local! {
     static REACTOR: Reactor = Reactor::default();
@@ -145,8 +147,13 @@ impl Reactor {
         let sockets = self.sockets.borrow();
         // Copied: the fields of the kernel's record aren't aligned.
         let socket_of = |event: &Event| sockets.get({ event.data.u64() } as usize);
-        for (at, event) in events.iter().enumerate() {
-            if let Some(later) = events.get(at + AHEAD).and_then(socket_of) {
+        let ahead = match sockets.len() {
+            ..=FEW_SOCKETS => &[],
+            _ => events.get(AHEAD..).unwrap_or_default(),
+        };
+        let mut ahead = ahead.iter();
+        for event in events {
+            if let Some(later) = ahead.next().and_then(socket_of) {
                 prefetch(&**later);
             }
             let flags = event.flags;
