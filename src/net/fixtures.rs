@@ -1,8 +1,9 @@
-//! Sockets for unit tests.
+//! Sockets and buffers for unit tests.
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Stream, StreamSocket};
+use super::buffer::Piece;
+use super::{Buffer, Buffers, Stream, StreamSocket};
 
 /// Both ends of a TCP connection on loopback: ours and that of the peer.
 pub(crate) async fn tcp_pair() -> (Stream, TcpStream) {
@@ -13,4 +14,13 @@ pub(crate) async fn tcp_pair() -> (Stream, TcpStream) {
         Stream::Clear(near.expect("connect")),
         far.expect("accept").0,
     )
+}
+
+/// Content of a pool's buffer, with its memory.
+pub(crate) fn piece(buffers: &Buffers, bytes: &[u8]) -> Piece {
+    let mut buffer = Buffer::default();
+    buffers.equip(&mut buffer, bytes.len());
+    buffer.room()[..bytes.len()].copy_from_slice(bytes);
+    buffer.filled(bytes.len());
+    buffers.split_off(&mut buffer, bytes.len())
 }

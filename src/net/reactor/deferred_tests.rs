@@ -9,8 +9,9 @@ use tokio::time::timeout;
 
 use super::{AT_MOST, WORTHWHILE};
 use crate::net::buffer::Piece;
+use crate::net::fixtures::piece;
 use crate::net::reactor::pretend_busy;
-use crate::net::{Buffer, Buffers, DEFERRED_MOST, StreamSocket};
+use crate::net::{Buffers, DEFERRED_MOST, StreamSocket};
 
 /// A socket of ours and its other end, which doesn't block.
 fn pair() -> (StreamSocket, UnixStream) {
@@ -57,15 +58,6 @@ async fn received(far: &mut UnixStream, most: usize) -> Vec<u8> {
 fn write(near: &StreamSocket, data: &[u8]) {
     pretend_busy();
     assert_eq!(near.send_now(data).expect("written"), data.len());
-}
-
-/// Content of a pool's buffer, with its memory.
-fn piece(buffers: &Buffers, bytes: &[u8]) -> Piece {
-    let mut buffer = Buffer::default();
-    buffers.equip(&mut buffer, bytes.len());
-    buffer.room()[..bytes.len()].copy_from_slice(bytes);
-    buffer.filled(bytes.len());
-    buffers.split_off(&mut buffer, bytes.len())
 }
 
 /// Defers a write of `before` and `piece`.

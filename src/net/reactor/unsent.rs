@@ -155,19 +155,15 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Buffer, Buffers};
+    use crate::net::{Buffers, fixtures};
 
     /// `before`, a piece and `after`.
     fn content(before: &[u8], piece: &[u8], after: &[u8]) -> Content {
-        let (buffers, mut buffer) = (Buffers::new(), Buffer::default());
-        buffers.equip(&mut buffer, piece.len());
-        buffer.room()[..piece.len()].copy_from_slice(piece);
-        buffer.filled(piece.len());
         Content {
             bytes: [before, after].concat(),
             piece: Some(InsertedPiece {
                 at: before.len(),
-                piece: buffers.split_off(&mut buffer, piece.len()),
+                piece: fixtures::piece(&Buffers::new(), piece),
             }),
         }
     }
