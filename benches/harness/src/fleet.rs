@@ -71,7 +71,7 @@ impl RealEtcd {
             return Ok(None);
         };
         let dir = stage.scratch.dir("etcd")?;
-        let (at, peers) = (peers::free_address()?, peers::free_address()?);
+        let [at, peers] = peers::free_addresses()?;
         let mut command = Command::new(program);
         command
             .arg("--data-dir")

@@ -183,7 +183,7 @@ fn start(
         "pages-{}-{}-{which}",
         contender.name, town.services
     ))?;
-    let (plain, admin) = (peers::free_address()?, peers::free_address()?);
+    let [plain, admin] = peers::free_addresses()?;
     let text = format!(
         "workers = 1\nstate_dir = \"{}\"\nlisten = \"{plain}\"\nadmin = \"{admin}\"\n\n{}",
         dir.display(),

@@ -150,7 +150,21 @@ impl Running {
 
 /// An address that nobody listens at.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    let [address] = free_addresses()?;
+    Ok(address)
+}
+
+/// As [`free_address`], several that differ.
+pub fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    // All are bound before the first is free again: the kernel may offer that one once more.
+    let bound: Vec<_> = (0..N)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<std::io::Result<_>>()?;
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for (address, listener) in addresses.iter_mut().zip(&bound) {
+        *address = listener.local_addr()?;
+    }
+    Ok(addresses)
 }
 
 /// Starts the origin (this program again) on `core`, at so many addresses with one port.
@@ -186,11 +200,11 @@ pub fn start(
     workers: usize,
 ) -> Result<Running> {
     let dir = scratch.dir(&contender.name)?;
-    let (plain, tls) = (free_address()?, free_address()?);
+    let [plain, tls, other] = free_addresses()?;
     let h2c = match contender.kind {
         // Both protocols on one clear text port.
         Kind::Cutover(_) => plain,
-        _ => free_address()?,
+        _ => other,
     };
     let ports = Ports {
         plain,

@@ -123,7 +123,7 @@ impl Edited {
         let dir = stage
             .scratch
             .dir(&format!("reload-{}-{checks}", contender.name))?;
-        let (plain, admin) = (peers::free_address()?, peers::free_address()?);
+        let [plain, admin] = peers::free_addresses()?;
         let checks = match checks {
             true => "[defaults.health]\npath = \"/1k\"\ninterval = \"20s\"\n\n",
             false => "",
