@@ -58,7 +58,10 @@ pub(crate) fn chosen(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
         add("copy", Kind::Copy);
     }
     if contenders.is_empty() {
-        return Err("nobody is left to measure".into());
+        return Err(
+            "there is nothing to measure: none of the proxies that were asked for is installed"
+                .into(),
+        );
     }
     Ok(contenders)
 }

@@ -285,34 +285,40 @@ impl Running {
 fn command(kind: &Kind, ports: &Ports, dir: &Path, certs: &Path) -> Result<Command> {
     let missing = |name: &str| format!("{name} is missing");
     let file = dir.join("cutover-bench.conf");
-    let (program, text, options): (PathBuf, String, Vec<PathBuf>) = match kind {
+    let (program, text, arguments): (PathBuf, String, Vec<PathBuf>) = match kind {
         Kind::Nginx { large } => (
             installed("nginx").ok_or_else(|| missing("nginx"))?,
             nginx(ports, dir, certs, *large)?,
-            vec![
-                "-p".into(),
-                dir.into(),
-                "-e".into(),
-                dir.join("error.log"),
-                "-c".into(),
-            ],
+            nginx_arguments(dir, &file).into(),
         ),
         Kind::Haproxy => (
             installed("haproxy").ok_or_else(|| missing("haproxy"))?,
             haproxy(ports, certs)?,
-            vec!["-db".into(), "-f".into()],
+            vec!["-db".into(), "-f".into(), file.clone()],
         ),
         Kind::Cutover(binary) => (
             binary.clone(),
             cutover(ports, dir, certs),
-            vec!["run".into(), "-c".into()],
+            vec!["run".into(), "-c".into(), file.clone()],
         ),
         Kind::Copy => return Err("the byte copy takes part in no case but `scale`".into()),
     };
     fs::write(&file, text)?;
     let mut command = Command::new(program);
-    command.args(options).arg(file);
+    command.args(arguments);
     Ok(command)
+}
+
+/// Arguments that start nginx with a configuration, its files in `dir`.
+pub fn nginx_arguments(dir: &Path, configuration: &Path) -> [PathBuf; 6] {
+    [
+        "-p".into(),
+        dir.into(),
+        "-e".into(),
+        dir.join("error.log"),
+        "-c".into(),
+        configuration.into(),
+    ]
 }
 
 /// Where a program is: on the path, or where Debian keeps servers and not every user's path leads.

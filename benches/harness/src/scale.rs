@@ -197,11 +197,9 @@ fn prepare(stage: &Stage, contender: &Contender, size: &Size) -> Result<Launch> 
         }
         _ => {
             fs::write(&conf, nginx(town, &dir, plain, origin))?;
-            let errors = dir.join("error.log");
-            let options = ["-p".into(), dir.clone(), "-e".into(), errors, "-c".into()];
             (
                 peers::installed("nginx").ok_or("nginx is missing")?,
-                [&options[..], &[conf]].concat(),
+                peers::nginx_arguments(&dir, &conf).into(),
             )
         }
     };
