@@ -180,7 +180,7 @@ impl StreamSocket {
         })
     }
 
-    /// Whether [`Self::defer_with`] may be called for so many bytes.
+    /// Whether [`Self::defer_with`] can defer `len` bytes.
     #[inline]
     pub(crate) fn can_defer(&self, len: usize) -> bool {
         self.0.can_defer(len)
