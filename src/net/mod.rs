@@ -4,6 +4,7 @@
 pub(crate) mod budget;
 pub(crate) mod buffer;
 pub mod clock;
+pub(crate) mod congestion;
 pub(crate) mod date;
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -25,7 +25,7 @@ use crate::config::spec::{EndpointAddress, ProxyProtocol, Scheme};
 use crate::net::keepalive::keep_alive;
 use crate::net::proxy_header::{self, ProxySource};
 use crate::net::send_queue::limit_unsent;
-use crate::net::{Stream, StreamSocket};
+use crate::net::{Stream, StreamSocket, congestion};
 use crate::telemetry::record::Reason;
 
 /// An open connection and the protocol that it speaks.
@@ -238,6 +238,7 @@ async fn dial_one(
     set_tcp_nodelay(&tcp, true).map_err(|error| ConnectError::Io(error.into()))?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
     limit_unsent(&tcp).map_err(ConnectError::Io)?;
+    congestion::spare_control(&tcp, address.ip());
     // The header precedes the TLS handshake, too.
     announce(&mut tcp, &purpose.header(transport)).await?;
     if endpoint.spec.scheme != Scheme::Https {

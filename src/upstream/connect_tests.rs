@@ -1,5 +1,4 @@
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::AsFd;
 
 use rustix::net::sockopt;
 use socket2::{Domain, Socket, Type};
@@ -105,7 +104,7 @@ async fn what_all_addresses_take_together_is_within_the_limit() {
 }
 
 #[tokio::test]
-async fn an_opened_connection_is_kept_alive_and_may_pause_as_long_as_its_service_says() {
+async fn options_of_an_opened_connection() {
     let (_listeners, addresses) = listeners(&[1]);
     let endpoint = named(addresses);
     endpoint.set_pause(Duration::from_secs(240));
@@ -114,7 +113,10 @@ async fn an_opened_connection_is_kept_alive_and_may_pause_as_long_as_its_service
         .expect("a connection");
     let socket = opened.stream.descriptor();
     assert_eq!(sockopt::socket_keepalive(socket), Ok(true));
-    assert_eq!(sockopt::tcp_user_timeout(socket.as_fd()), Ok(240_000));
+    let pause = "as long as the service says";
+    assert_eq!(sockopt::tcp_user_timeout(socket), Ok(240_000), "{pause}");
+    let algorithm = sockopt::tcp_congestion(socket).expect("option");
+    assert_eq!(algorithm, "reno", "over loopback");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::tls::{self, Certificates, TicketKeys};
 use crate::config::{Spec, spec};
 use crate::net::keepalive::keep_alive;
 use crate::net::send_queue::limit_unsent;
-use crate::net::{ListenerId, SocketFile};
+use crate::net::{ListenerId, SocketFile, congestion};
 use crate::proxy::via::Via;
 use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::record::Reason;
@@ -478,12 +478,11 @@ fn longest_pause(spec: &Spec) -> Duration {
 }
 
 impl BoundListener {
-    /// Turns TCP keepalive on for connections accepted from now on, and limits the bytes that the kernel queues for them. They
-    /// inherit both from the listening socket, which saves system calls on each of them.
+    /// Sets the options that accepted connections inherit from the listening socket, which saves system calls on each of them.
     fn set_options(&self, pause: Duration) {
-        if let BoundAddress::Unix(_) = self.runtime.address {
+        let BoundAddress::Tcp(address) = self.runtime.address else {
             return;
-        }
+        };
         let listener = &self.runtime.spec.name;
         for socket in &*self.duplicates {
             if let Err(error) = keep_alive(socket, pause) {
@@ -492,6 +491,7 @@ impl BoundListener {
             if let Err(error) = limit_unsent(socket) {
                 tracing::warn!(listener, %error, "can't limit what the kernel queues for clients");
             }
+            congestion::spare_control(socket, address.ip());
         }
     }
 }

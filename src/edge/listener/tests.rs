@@ -101,6 +101,18 @@ fn every_worker_gets_its_socket_once() {
 }
 
 #[test]
+fn connections_from_loopback_get_the_simplest_congestion_control() {
+    let (_all, updates) = listeners_with(vec![clear("a", 0)]);
+    for socket in &updates[0][0].sockets {
+        let Socket::Tcp(listener) = socket else {
+            panic!("{socket:?}");
+        };
+        let algorithm = rustix::net::sockopt::tcp_congestion(listener).unwrap();
+        assert_eq!(algorithm, "reno");
+    }
+}
+
+#[test]
 fn other_settings_keep_the_socket() {
     let (mut listeners, updates) = listeners_with(vec![clear("a", 0)]);
     let changed = spec::ListenerSpec {
