@@ -127,6 +127,8 @@ pub fn circumstances(top: &Path) -> Vec<String> {
         .map_or("unknown", |(_, model)| model.trim());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    let congestion = congestion.unwrap_or_default();
     let top = top.display().to_string();
     let mut commit = first_line("git", &["-C", &top, "rev-parse", "--short", "HEAD"]);
     if !first_line("git", &["-C", &top, "status", "--porcelain", "-uno"]).is_empty() {
@@ -138,7 +140,11 @@ pub fn circumstances(top: &Path) -> Vec<String> {
             "date {}",
             first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"])
         ),
-        format!("machine {model}, {cores} cores, Linux {}", kernel.trim()),
+        format!(
+            "machine {model}, {cores} cores, Linux {}, congestion control {}",
+            kernel.trim(),
+            congestion.trim()
+        ),
         first_line("nginx", &["-v"]),
         first_line("haproxy", &["-v"]),
         first_line("rustc", &["--version"]),
