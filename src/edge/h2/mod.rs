@@ -23,7 +23,7 @@ use tokio::task::coop::unconstrained;
 use self::head::{RequestHead, complete_handshake, rejected};
 use self::parked::{ParkedResponse, ParkedStream};
 use self::state::{ConnectionState, LINGER, OpenStream};
-use self::stream_slots::{JobSlot, StreamSlots};
+use self::stream_slots::{Jobs, StreamSlots};
 use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
 use crate::http2::{HeadBlock, Incoming};
@@ -304,7 +304,7 @@ struct Job {
 }
 
 /// The future of a slot: serves streams, one after another.
-async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
+async fn serve_streams(jobs: Rc<Jobs<Job>>) {
     loop {
         let Job { open, incoming } = jobs.next().await;
         let Incoming {
