@@ -4,12 +4,16 @@
 //! and adds it to the table of fields that the HTTP/1 parser fills for its heads as well. Nothing is copied twice, and no
 //! map is built.
 
+mod packed;
+
 use super::line::{Class, LineTraits, Pseudo};
 use super::malformed::Malformed;
 use crate::http1::fields::KnownFields;
 use crate::http1::lists::is_token;
 use crate::http1::{Field, FieldId, Method, Reject, Span, number, target};
 use crate::reason::Reason;
+
+pub(crate) use packed::PackedHead;
 
 /// The kind of message part that a header block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +141,6 @@ impl HeadBlock {
             hop: false,
             sensitive: false,
         });
-    }
-
-    /// Frees the memory that the fields don't need.
-    pub(crate) fn shrink(&mut self) {
-        self.bytes.shrink_to_fit();
-        self.fields.shrink_to_fit();
     }
 
     /// Makes the block empty, and keeps its memory.

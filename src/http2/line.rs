@@ -17,7 +17,26 @@ pub(super) enum Pseudo {
 }
 
 impl Pseudo {
-    pub(super) const COUNT: usize = 6;
+    pub(super) const ALL: [Self; 6] = [
+        Self::Method,
+        Self::Scheme,
+        Self::Authority,
+        Self::Path,
+        Self::Protocol,
+        Self::Status,
+    ];
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    pub(super) const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Method => b":method",
+            Self::Scheme => b":scheme",
+            Self::Authority => b":authority",
+            Self::Path => b":path",
+            Self::Protocol => b":protocol",
+            Self::Status => b":status",
+        }
+    }
 
     pub(super) fn of(name: &[u8]) -> Option<Self> {
         match name {

@@ -28,5 +28,6 @@ pub(crate) use connection::{Config, RequestKind, StreamError};
 pub(crate) use connection::{Connection, Core, HeadWriter, Incoming, Sender, StreamHandle};
 #[cfg(fuzzing)]
 pub use connection::{Request, fuzz as fuzz_connection, requests};
+pub(crate) use head::PackedHead;
 pub use head::{BlockLimits, HeadBlock, HeadKind};
 pub use hpack::{Decoder, Encoder, Indexing};

@@ -34,10 +34,13 @@ pub(crate) struct H2Stream {
     /// Data that was taken from the connection. The first `used` bytes of it were consumed.
     piece: Vec<u8>,
     used: usize,
-    trailers: Option<HeaderMap>,
+    /// Boxed, as it is large and most messages have none.
+    trailers: Option<Box<HeaderMap>>,
     receive_ended: bool,
     /// Bytes that may still be consumed, if the head declared a length.
     declared_left: Option<u64>,
+    /// The head of the message was sent; of a response, the final one.
+    head_sent: bool,
     send_ended: bool,
 }
 
@@ -51,6 +54,7 @@ impl H2Stream {
             trailers: None,
             receive_ended: false,
             declared_left: None,
+            head_sent: false,
             send_ended,
         }
     }
@@ -87,7 +91,7 @@ impl H2Stream {
                 }
             } else {
                 if let Some(block) = self.handle.take_trailers() {
-                    self.trailers = trailer_map(&block)?;
+                    self.trailers = trailer_map(&block)?.map(Box::new);
                     self.handle.recycle(block);
                 }
                 self.receive_ended = true;
@@ -132,7 +136,9 @@ impl H2Stream {
 
     /// See [`super::wire::Source::take_trailers`].
     pub(crate) fn take_trailers(&mut self) -> HeaderMap {
-        self.trailers.take().unwrap_or_default()
+        self.trailers
+            .take()
+            .map_or_else(HeaderMap::new, |trailers| *trailers)
     }
 
     /// See [`super::wire::Source::remaining`].
@@ -164,8 +170,14 @@ impl H2Stream {
         ended: bool,
         write: impl FnOnce(&mut HeadWriter<'_>),
     ) -> Result<(), StreamError> {
+        self.head_sent = true;
         self.send_ended = ended;
         self.handle.send_head(ended, write)
+    }
+
+    /// Whether [`Self::send_head`] was called.
+    pub(crate) fn head_sent(&self) -> bool {
+        self.head_sent
     }
 
     /// Ends the stream.

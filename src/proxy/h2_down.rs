@@ -38,8 +38,6 @@ pub(crate) struct OfConnection {
 #[derive(Debug)]
 pub(crate) struct H2Down {
     stream: H2Stream,
-    /// Whether the head of the final response was sent.
-    answered: bool,
     connection: Rc<OfConnection>,
     /// Number of bytes of the request body that were consumed.
     taken: u64,
@@ -67,7 +65,6 @@ impl H2Down {
         stream.expect(ended, length);
         Self {
             stream,
-            answered: false,
             connection,
             taken: 0,
         }
@@ -87,7 +84,7 @@ impl H2Down {
     }
 
     fn answered(&mut self) -> Result<&mut H2Stream, WireError> {
-        match self.answered {
+        match self.stream.head_sent() {
             true => Ok(&mut self.stream),
             false => Err(WireError::Cut),
         }
@@ -140,7 +137,6 @@ impl Downstream for H2Down {
                 head.put(b"content-length", text.format(n).as_bytes(), LENGTH);
             }
         });
-        self.answered = true;
         sent.map_err(wire_error)
     }
 

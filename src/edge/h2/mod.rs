@@ -26,7 +26,7 @@ use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{Jobs, StreamSlots};
 use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
-use crate::http2::{HeadBlock, Incoming};
+use crate::http2::{HeadBlock, Incoming, PackedHead};
 use crate::net::{FramedStream, TaskControl, TaskPhase};
 use crate::proxy::h1::H1;
 use crate::proxy::h2_down::H2Down;
@@ -335,11 +335,12 @@ async fn serve_streams(jobs: Rc<Jobs<Job>>) {
             Answered::Whole => complete(shared, down),
             Answered::Cut => down.abort(),
             Answered::Parked(response) => {
+                let packed = PackedHead::new(&head);
+                shared.connection.core().recycle(head);
                 jobs.leave(parked::deliver(ParkedStream {
                     response,
                     down: Some(down),
-                    head,
-                    ended,
+                    head: packed,
                     control,
                     open,
                 }));
@@ -422,6 +423,7 @@ async fn answer(
                 rest: *rest,
                 record: Some(record),
                 id: request.id,
+                ended,
                 snapshots,
             })),
             None => Answered::Cut,

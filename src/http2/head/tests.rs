@@ -28,7 +28,7 @@ pub(super) fn block(fields: Pairs<'_>, first: u8) -> Vec<u8> {
     out
 }
 
-fn decoded(fields: Pairs<'_>, kind: HeadKind) -> HeadBlock {
+pub(super) fn decoded(fields: Pairs<'_>, kind: HeadKind) -> HeadBlock {
     let mut head = HeadBlock::default();
     Decoder::new()
         .decode(&block(fields, 0), kind, &LIMITS, &mut head)

@@ -18,10 +18,12 @@ use crate::telemetry::trace::request::RequestTrace;
 /// A record without what it borrows. Its owner has to publish it with [`Self::resume`].
 #[derive(Debug)]
 pub(crate) struct ParkedRecord {
-    service: ServiceIx,
-    version: VersionIx,
-    endpoint: Option<EndpointIx>,
-    rule: Option<RuleIx>,
+    /// Indices as below 2^32, since no list is that long.
+    service: u32,
+    version: u32,
+    endpoint: Option<u32>,
+    rule: Option<u32>,
+    judged: Option<u32>,
     chosen: Option<Chosen>,
     grpc: bool,
     noted: bool,
@@ -29,11 +31,11 @@ pub(crate) struct ParkedRecord {
     status: u16,
     flag_drawn: Option<FlagState>,
     user: User,
-    judged: Option<usize>,
     bytes_received: u64,
+    /// When the request and its only try began.
     started: Instant,
-    try_began: Instant,
-    times: Times,
+    queued: Duration,
+    connect: Duration,
     first_byte: Option<Duration>,
     trace: Option<Box<RequestTrace>>,
 }
@@ -62,10 +64,11 @@ impl Recording<'_> {
         let (service, _) = services.find(|(_, other)| std::ptr::eq(&***other, service))?;
         let attempt = self.record.only_try()?;
         let parked = ParkedRecord {
-            service,
-            version: attempt.version.1,
-            endpoint: attempt.endpoint.map(|(_, member)| member),
-            rule: self.record.rule,
+            service: service.0 as u32,
+            version: attempt.version.1.0 as u32,
+            endpoint: attempt.endpoint.map(|(_, member)| member.0 as u32),
+            rule: self.record.rule.map(|rule| rule.0 as u32),
+            judged: self.judged.map(|key| key as u32),
             chosen: self.record.chosen,
             grpc: self.record.grpc,
             noted: attempt.noted,
@@ -73,11 +76,10 @@ impl Recording<'_> {
             status: self.record.status,
             flag_drawn: self.flag_drawn,
             user: self.user,
-            judged: self.judged,
             bytes_received: self.record.bytes_received,
             started: self.started,
-            try_began: self.try_began,
-            times: self.record.times,
+            queued: self.record.times.queued,
+            connect: self.record.times.connect,
             first_byte: attempt.first_byte,
             trace: self.record.trace.take(),
         };
@@ -99,7 +101,7 @@ impl ParkedRecord {
     ) -> Silence<'a> {
         Silence {
             watch,
-            timeouts: &snapshot.services[self.service].timeouts,
+            timeouts: &snapshot.services[self.service as usize].timeouts,
             started: self.started,
         }
     }
@@ -110,19 +112,20 @@ impl ParkedRecord {
         inbound: &Inbound<'a>,
         request: Option<&'a Request<'_, F>>,
     ) -> Recording<'a> {
-        let service = &*inbound.snapshot.services[self.service];
-        let version = &service.versions[self.version];
+        let service = &*inbound.snapshot.services[self.service as usize];
+        let version_ix = VersionIx(self.version as usize);
+        let version = &service.versions[version_ix];
         let id = request.map_or(&b""[..], Request::id_text);
         let mut recording = Recording::new(inbound, id);
         if let Some(request) = request {
             recording.describe(request);
         }
-        recording.set_service(service, (self.chosen, self.rule));
+        let rule = self.rule.map(|rule| RuleIx(rule as usize));
+        let endpoint = self.endpoint.map(|member| EndpointIx(member as usize));
+        recording.set_service(service, (self.chosen, rule));
         recording.record.begin_try(TryRecord {
-            version: (&version.name, self.version),
-            endpoint: self
-                .endpoint
-                .map(|m| (&*version.pool.members[m].endpoint.name, m)),
+            version: (&version.name, version_ix),
+            endpoint: endpoint.map(|m| (&*version.pool.members[m].endpoint.name, m)),
             noted: self.noted,
             first_byte: self.first_byte,
             ..TryRecord::default()
@@ -130,14 +133,19 @@ impl ParkedRecord {
         recording.record.grpc = self.grpc;
         recording.record.status = self.status;
         recording.record.bytes_received = self.bytes_received;
-        recording.record.times = self.times;
+        recording.record.times = Times {
+            queued: self.queued,
+            connect: self.connect,
+            first_byte: self.first_byte,
+            total: Duration::ZERO,
+        };
         recording.record.trace = self.trace;
         recording.head_is_untimed = self.head_is_untimed;
         recording.flag_drawn = self.flag_drawn;
         recording.user = self.user;
-        recording.judged = self.judged;
+        recording.judged = self.judged.map(|key| key as usize);
         recording.started = self.started;
-        recording.try_began = self.try_began;
+        recording.try_began = self.started;
         version.metrics.shard(inbound.worker.id).in_flight(-1);
         recording
     }
