@@ -1,18 +1,158 @@
 //! Asks the CPU for memory before it is needed, so that nobody waits for it then.
 
-/// Asks for the cache line at the beginning of `memory`, for reading or writing. Does nothing where that isn't possible.
+/// A configuration with more services is large: what a request needs of its service is then seldom in the CPU's caches.
+pub(crate) const FEW_SERVICES: usize = 32;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Asks for the cache line at an address, for reading or writing. Does nothing where that isn't possible.
 #[inline(always)]
 #[cfg_attr(
     target_arch = "x86_64",
     expect(unsafe_code, reason = "the intrinsic takes any address")
 )]
-pub(crate) fn prefetch<T>(memory: &T) {
+fn prefetch_line(address: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which accesses no memory as far as the program can tell, at an address that is valid besides.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(memory).cast()) };
+        // SAFETY: a hint, which accesses no memory as far as the program can tell. Any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = memory;
+    let _ = address;
+}
+
+/// Asks for the cache line at the beginning of `memory`.
+#[inline(always)]
+pub(crate) fn prefetch<T>(memory: &T) {
+    prefetch_line(std::ptr::from_ref(memory).addr());
+}
+
+/// Asks for all of `memory`.
+#[inline(always)]
+pub(crate) fn prefetch_all<T>(memory: &T) {
+    let address = std::ptr::from_ref(memory).addr();
+    for at in (0..size_of::<T>()).step_by(LINE) {
+        prefetch_line(address + at);
+    }
+}
+
+/// Places in memory that will be needed together.
+///
+/// To ask for all of them at once takes little longer than to wait for one, whereas a request that follows the pointers from each to
+/// the next waits for one after the other. The list has addresses only, so that it may outlive the places: to ask for memory that is
+/// used for something else does no harm.
+#[derive(Clone, Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct PrefetchList {
+    /// The address of each place's first line, plus the number of its lines, for which a line's address has zeros. 0: no place.
+    places: [usize; 32],
+}
+
+impl PrefetchList {
+    /// Adds a value, if there is room for it.
+    pub(crate) fn add<T: ?Sized>(&mut self, value: &T) {
+        self.add_start(value, usize::MAX);
+    }
+
+    /// As [`Self::add`], but at most the first `bytes` of it.
+    pub(crate) fn add_start<T: ?Sized>(&mut self, value: &T, bytes: usize) {
+        let address = std::ptr::from_ref(value).addr();
+        let bytes = size_of_val(value).min(bytes);
+        if bytes == 0 {
+            return;
+        }
+        let (first, end) = (
+            address - address % LINE,
+            (address + bytes).next_multiple_of(LINE),
+        );
+        for place in &mut self.places {
+            let (other, other_end) = lines(*place);
+            // Next to each other they are one place.
+            let (first, end) = match *place {
+                0 => (first, end),
+                _ if first <= other_end && other <= end => (first.min(other), end.max(other_end)),
+                _ => continue,
+            };
+            let number = (end - first) / LINE;
+            if number < LINE {
+                *place = first + number;
+                return;
+            }
+        }
+    }
+
+    /// Asks for all of it.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for place in self.places {
+            if place == 0 {
+                break;
+            }
+            let (first, end) = lines(place);
+            for line in (first..end).step_by(LINE) {
+                prefetch_line(line);
+            }
+        }
+    }
+
+    /// Whether all of a value is in the list.
+    #[cfg(test)]
+    pub(crate) fn has<T: ?Sized>(&self, value: &T) -> bool {
+        let address = std::ptr::from_ref(value).addr();
+        let end = address + size_of_val(value);
+        let mut places = self.places.iter().map(|place| lines(*place));
+        places.any(|lines| lines.0 <= address && end <= lines.1)
+    }
+}
+
+/// The address of a place's first line, and that behind its last one.
+#[inline]
+fn lines(place: usize) -> (usize, usize) {
+    let first = place - place % LINE;
+    (first, first + place % LINE * LINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(64))]
+    struct Lines([[u8; LINE]; 200]);
+
+    #[test]
+    fn neighbours_are_one_place() {
+        let memory = Lines([[0; LINE]; 200]);
+        let mut list = PrefetchList::default();
+        list.add(&memory.0[4]);
+        list.add(&memory.0[9][60..62]);
+        assert_eq!(list.places[2], 0);
+        assert!(list.has(&memory.0[4]) && list.has(&memory.0[9]));
+        assert!(!list.has(&memory.0[5]) && !list.has(&memory.0[3]));
+        list.add(&memory.0[5..7]);
+        list.add(&memory.0[3]);
+        list.add_start(&memory.0[7..], 1);
+        assert_eq!(list.places[2], 0);
+        assert!(list.has(&memory.0[3..8]) && !list.has(&memory.0[8]));
+        assert_eq!(list.places[0] % LINE, 5);
+        list.add(&memory.0[0]);
+        assert!(!list.has(&memory.0[2]), "far before all others");
+        list.prefetch();
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out() {
+        let memory = Lines([[0; LINE]; 200]);
+        let mut list = PrefetchList::default();
+        list.add(&memory.0[0][..0]);
+        assert_eq!(list.places[0], 0, "nothing is no place");
+        list.add(&memory.0[..64]);
+        assert_eq!(list.places[0], 0, "too many lines");
+        list.add(&memory.0[..63]);
+        assert!(list.has(&memory.0[..63]));
+        (0..40).for_each(|n| list.add(&memory.0[66 + 2 * n]));
+        assert!(list.has(&memory.0[66 + 2 * 30]) && !list.has(&memory.0[66 + 2 * 31]));
+        list.prefetch();
+    }
 }

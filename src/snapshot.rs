@@ -19,6 +19,7 @@ pub mod fixtures;
 mod flags;
 mod header_edits;
 mod mirror;
+mod needed;
 pub(crate) mod sessions;
 mod state;
 
@@ -54,6 +55,7 @@ pub use effective::RolloutShare;
 pub use flags::{FlagMetrics, RollingFlag};
 pub(crate) use header_edits::{CompiledFields, MergedEdits};
 pub use mirror::MirrorTarget;
+pub(crate) use needed::NeededMemory;
 pub use sessions::{Keys, Sessions};
 pub use state::ServiceState;
 
@@ -92,6 +94,8 @@ pub struct Snapshot {
     /// Whether endpoints are told the clients' addresses; see [`Spec::announces_clients`].
     pub(crate) announces_clients: bool,
     slots: EndpointSet,
+    /// In the order of [`Self::services`]. Empty unless these are many.
+    needed: Box<[NeededMemory]>,
 }
 
 /// The registry slots of a generation's endpoints, one bit each. Two generations are compared a word at a time, so a reload that
@@ -215,6 +219,12 @@ indexed_by!(ServiceIx: Service);
 indexed_by!(VersionIx: Version);
 
 impl Snapshot {
+    /// The memory that a request to this service needs, if there are many services.
+    #[inline]
+    pub(crate) fn needed_for(&self, service: ServiceIx) -> Option<&NeededMemory> {
+        self.needed.get(service.0)
+    }
+
     /// The routes of the listener with this name.
     #[inline]
     pub fn table_of(&self, listener: &str) -> &routing::RouteTable {

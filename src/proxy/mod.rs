@@ -332,6 +332,10 @@ fn route<'s, F: Fields>(
     let path = &request.target[..request.path_len];
     let table = snapshot.table_of(inbound.listener);
     let found = table.find(request.host, path);
+    if let Some(needed) = found.and_then(|found| snapshot.needed_for(found.service)) {
+        needed.prefetch();
+        worker.prefetch(needed);
+    }
     // An application may decode `%2f` or read `\` as `/`. If such a reading of the path would be
     // routed elsewhere, forwarding it could bypass what the other route protects.
     let readings = http1::path::readings(request.typed_path, path);

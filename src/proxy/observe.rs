@@ -26,6 +26,7 @@ use super::snapshots::RequestSnapshots;
 use super::traces;
 use crate::config::spec::{Balance, Share};
 use crate::index::{EndpointIx, RuleIx, VersionIx};
+use crate::prefetch::FEW_SERVICES;
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::VersionShard;
@@ -40,9 +41,6 @@ const HEDGED: Failure = Failure {
     origin: Origin::Proxy,
     reason: Reason::Hedged,
 };
-
-/// With up to this many services their counters are in the CPU's caches anyway.
-const FEW_SERVICES: usize = 32;
 
 /// A request in flight and its record. Dropping it counts and logs the request, unless it was parked.
 ///

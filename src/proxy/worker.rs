@@ -22,8 +22,9 @@ use crate::http1::{RequestHead, ResponseHead};
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::net::{Buffers, ListenerId, TaskControls, TaskPhase, date};
+use crate::prefetch::prefetch;
 use crate::routing::SplitState;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{NeededMemory, Service, Snapshot};
 use crate::telemetry::WorkerId;
 use crate::upstream::budget::RetryBudget;
 use crate::upstream::limits;
@@ -283,6 +284,16 @@ impl Worker {
     /// Runs a closure with the worker's random number generator, which isn't cryptographic.
     pub fn with_rng<T>(&self, run: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         run(&mut self.rng.borrow_mut())
+    }
+
+    /// Asks the CPU for this worker's part of what a request to a service needs.
+    pub(super) fn prefetch(&self, needed: &NeededMemory) {
+        if let Some(state) = self.services.borrow().get(needed.slot) {
+            prefetch(state);
+        }
+        for endpoint in needed.endpoints {
+            self.conns.prefetch(endpoint);
+        }
     }
 
     fn with_view<T>(

@@ -27,6 +27,7 @@ use std::net::IpAddr;
 
 use crate::config::spec;
 use crate::index::{RuleIx, VersionIx};
+use crate::prefetch::PrefetchList;
 
 pub use client_certificate::ClientCertificate;
 pub use cohort::{Cohort, CohortPoint};
@@ -83,6 +84,14 @@ pub struct ServiceRouting {
     pub split: Split,
     /// The version that takes over when every version with a share is down.
     pub fallback: Option<VersionIx>,
+}
+
+impl ServiceRouting {
+    /// Adds what most requests need, besides the value itself.
+    pub(crate) fn add_to(&self, list: &mut PrefetchList) {
+        self.matcher.add_to(list);
+        self.split.add_to(list);
+    }
 }
 
 /// The target of a match rule.

@@ -14,6 +14,7 @@ use super::cohort::CohortPoint;
 use super::layout::{Tile, natural, tiles};
 use crate::config::spec::Share;
 use crate::index::VersionIx;
+use crate::prefetch::PrefetchList;
 
 /// The shares of one service.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ pub struct SplitState {
 const WHOLE: i64 = Share::WHOLE as i64;
 
 impl Split {
+    /// Adds what most requests need, besides the value itself.
+    pub(super) fn add_to(&self, list: &mut PrefetchList) {
+        list.add_start(&*self.lanes, 64);
+    }
+
     /// Compiles a split. `names` are those of the versions; `canaries` has the index and share of each version named in
     /// `split`, in any order, including those at 0 %, which have an effect on the layout of cohorts. Stable gets the rest.
     pub fn new(names: &[&str], stable: VersionIx, canaries: &[(VersionIx, Share)]) -> Self {

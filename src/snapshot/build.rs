@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
     EndpointSet, FlagMetrics, Keys, Listener, ListenerClientLimits, MergedEdits, MirrorTarget,
-    RollingFlag, Service, ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot,
-    Version,
+    NeededMemory, RollingFlag, Service, ServiceActions, ServiceClientLimits, ServiceState,
+    Sessions, Snapshot, Version,
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
 use crate::index::{ServiceIx, VersionIx};
+use crate::prefetch::FEW_SERVICES;
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::sink::LogSink;
@@ -186,6 +187,10 @@ impl Snapshot {
             default_edits: MergedEdits::new(&spec.headers),
             announces_clients: spec.announces_clients(),
             slots: EndpointSet::of(&services),
+            needed: match services.len() {
+                ..=FEW_SERVICES => Box::default(),
+                _ => services.iter().map(|s| NeededMemory::of(s)).collect(),
+            },
             services,
             listeners,
             spec: spec.clone(),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::*;
+use crate::prefetch::FEW_SERVICES;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 use crate::upstream::resolve::record::Resolutions;
@@ -45,6 +46,37 @@ fn endpoints_are_gone_if_the_next_generation_does_not_name_them() {
     let slots = |s: &Snapshot| s.endpoints().map(|(_, e)| e.slot).collect::<Vec<_>>();
     assert!(slots(&second).iter().all(|slot| second.has_slot(*slot)));
     assert!(!second.has_slot(slots(&first)[0]) && !second.has_slot(100_000));
+}
+
+#[test]
+fn a_large_generation_knows_what_its_requests_need() {
+    let build = |services| {
+        let spec = many_services(services, 3, 0);
+        Snapshot::build(1, spec, &Registry::new(), &Telemetry::new(1))
+    };
+    assert!(build(FEW_SERVICES).needed_for(ServiceIx(0)).is_none());
+    let snapshot = build(FEW_SERVICES + 1);
+    for (index, service) in ServiceIx::enumerate(&snapshot.services) {
+        let needed = snapshot.needed_for(index).expect("many services");
+        let list = &needed.list;
+        assert!(list.has(&service.routing) && list.has(&service.timeouts));
+        assert!(list.has(&service.slot) && list.has(&service.metrics));
+        let version = &service.versions[0];
+        assert!(list.has(version) && list.has(&*version.metrics));
+        assert!(list.has(&version.load.requests));
+        let members = &version.pool.members;
+        let has = |member: usize| {
+            let endpoint = &*members[member].endpoint;
+            let is_there = list.has(&endpoint.slot);
+            assert_eq!(list.has(&endpoint.load.active), is_there);
+            is_there
+        };
+        assert!(has(0) && has(1) && !has(2));
+        let slots = [0, 1].map(|n: usize| members[n].endpoint.slot);
+        assert_eq!(needed.endpoints[..2], slots);
+        assert_eq!(needed.endpoints[2..], [usize::MAX; 2]);
+        assert_eq!(needed.slot, service.slot);
+    }
 }
 
 #[test]

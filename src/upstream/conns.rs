@@ -13,6 +13,7 @@ use super::connect::OpenedConnection;
 use super::limits::ConnectionSlot;
 use super::transport::TransportId;
 use crate::net::Stream;
+use crate::prefetch::prefetch;
 use crate::telemetry::WorkerId;
 
 /// Most idle connections that one worker keeps to one endpoint. It exceeds the number that is normally in use at a time:
@@ -85,6 +86,13 @@ impl Conns {
             worker,
             by_endpoint: RefCell::new(Vec::new()),
             parting: RefCell::default(),
+        }
+    }
+
+    /// Asks the CPU for the entry of the endpoint with this slot.
+    pub(crate) fn prefetch(&self, slot: usize) {
+        if let Some(entry) = self.by_endpoint.borrow().get(slot) {
+            prefetch(entry);
         }
     }
 

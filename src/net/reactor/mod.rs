@@ -27,7 +27,7 @@ use tokio::io::unix::AsyncFd;
 pub(crate) use self::deferred::DEFERRED_MOST;
 use self::deferred::DeferredSends;
 use self::socket::SocketState;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_all;
 
 /// Most events that are taken at once.
 const EVENTS: usize = 256;
@@ -154,7 +154,7 @@ impl Reactor {
         let mut ahead = ahead.iter();
         for event in events {
             if let Some(later) = ahead.next().and_then(socket_of) {
-                prefetch(&**later);
+                prefetch_all(&**later);
             }
             let flags = event.flags;
             if let Some(socket) = socket_of(event) {

@@ -33,6 +33,7 @@ use self::lead_group::LeadGroup;
 use super::RequestView;
 use crate::config::spec::{self, Condition};
 use crate::index::RuleIx;
+use crate::prefetch::PrefetchList;
 
 /// Most candidates, rules whose lead holds, that are tried by the index. When that many fail on another condition, the
 /// remaining rules are tried in order. A new search extracts the values again, so without this bound a request that
@@ -94,6 +95,18 @@ impl CompiledRule {
 }
 
 impl Matcher {
+    /// Adds what most requests need, besides the value itself: the beginning, as there may be many rules.
+    pub(super) fn add_to(&self, list: &mut PrefetchList) {
+        list.add_start(&*self.groups, 256);
+        list.add_start(&*self.rules, 64);
+        for group in self.groups.iter().take(2) {
+            if let Some((value, rules)) = group.by_value.iter().next() {
+                list.add(rules);
+                list.add_start(&**value, 64);
+            }
+        }
+    }
+
     /// Compiles the rules.
     pub fn new(rules: &[spec::RuleSpec]) -> Self {
         let counts = ConditionCounts::of(rules);
