@@ -39,15 +39,7 @@ impl Pseudo {
     }
 
     pub(super) fn of(name: &[u8]) -> Option<Self> {
-        match name {
-            b":method" => Some(Self::Method),
-            b":scheme" => Some(Self::Scheme),
-            b":authority" => Some(Self::Authority),
-            b":path" => Some(Self::Path),
-            b":protocol" => Some(Self::Protocol),
-            b":status" => Some(Self::Status),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|pseudo| pseudo.name() == name)
     }
 
     #[inline]
