@@ -33,8 +33,14 @@ pub(crate) fn prefetch<T>(memory: &T) {
 #[inline(always)]
 pub(crate) fn prefetch_all<T>(memory: &T) {
     let address = std::ptr::from_ref(memory).addr();
-    for at in (0..size_of::<T>()).step_by(LINE) {
-        prefetch_line(address + at);
+    prefetch_lines(address - address % LINE, address + size_of::<T>());
+}
+
+/// Asks for the lines from `first` up to `end`.
+#[inline(always)]
+fn prefetch_lines(first: usize, end: usize) {
+    for line in (first..end).step_by(LINE) {
+        prefetch_line(line);
     }
 }
 
@@ -43,7 +49,7 @@ pub(crate) fn prefetch_all<T>(memory: &T) {
 /// To ask for all of them at once takes little longer than to wait for one, whereas a request that follows the pointers from each to
 /// the next waits for one after the other. The list has addresses only, so that it may outlive the places: to ask for memory that is
 /// used for something else does no harm.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct PrefetchList {
     /// The address of each place's first line, plus the number of its lines, for which a line's address has zeros. 0: no place.
@@ -91,9 +97,7 @@ impl PrefetchList {
                 break;
             }
             let (first, end) = lines(place);
-            for line in (first..end).step_by(LINE) {
-                prefetch_line(line);
-            }
+            prefetch_lines(first, end);
         }
     }
 

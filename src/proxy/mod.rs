@@ -333,7 +333,6 @@ fn route<'s, F: Fields>(
     let table = snapshot.table_of(inbound.listener);
     let found = table.find(request.host, path);
     if let Some(needed) = found.and_then(|found| snapshot.needed_for(found.service)) {
-        needed.prefetch();
         worker.prefetch(needed);
     }
     // An application may decode `%2f` or read `\` as `/`. If such a reading of the path would be

@@ -286,8 +286,9 @@ impl Worker {
         run(&mut self.rng.borrow_mut())
     }
 
-    /// Asks the CPU for this worker's part of what a request to a service needs.
+    /// Asks the CPU for what a request to a service needs, and for this worker's part of it.
     pub(super) fn prefetch(&self, needed: &NeededMemory) {
+        needed.prefetch();
         if let Some(state) = self.services.borrow().get(needed.slot) {
             prefetch(state);
         }

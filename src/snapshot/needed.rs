@@ -9,10 +9,10 @@ const MOST: usize = 2;
 /// The memory that most requests to a service need.
 ///
 /// Made for large configurations only ([`FEW_SERVICES`](crate::prefetch::FEW_SERVICES)).
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NeededMemory {
     pub(super) list: PrefetchList,
-    /// [`Service::slot`], by which workers know their own part.
+    /// [`Service::slot`], the index of each worker's own state.
     pub(crate) slot: usize,
     /// The slots of endpoints. `usize::MAX` is none.
     pub(crate) endpoints: [usize; MOST * MOST],
