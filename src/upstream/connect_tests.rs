@@ -113,8 +113,8 @@ async fn options_of_an_opened_connection() {
         .expect("a connection");
     let socket = opened.stream.descriptor();
     assert_eq!(sockopt::socket_keepalive(socket), Ok(true));
-    let pause = "as long as the service says";
-    assert_eq!(sockopt::tcp_user_timeout(socket), Ok(240_000), "{pause}");
+    let pause = sockopt::tcp_user_timeout(socket);
+    assert_eq!(pause, Ok(240_000), "as long as the service says");
     let algorithm = sockopt::tcp_congestion(socket).expect("option");
     assert_eq!(algorithm, "reno", "over loopback");
 }
