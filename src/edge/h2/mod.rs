@@ -336,7 +336,8 @@ async fn serve_streams(jobs: Rc<Jobs<Job>>) {
             Answered::Cut => down.abort(),
             Answered::Parked(response) => {
                 let packed = PackedHead::new(&head);
-                shared.connection.core().recycle(head);
+                // Not kept for later streams, since the connection may have many that wait.
+                drop(head);
                 jobs.leave(parked::deliver(ParkedStream {
                     response,
                     down: Some(down),
