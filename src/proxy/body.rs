@@ -36,16 +36,15 @@ pub(crate) struct Flow {
     pub idle: bool,
     ended: bool,
     done: bool,
-    pipe: Option<PooledPipe>,
+    /// Boxed, as it is large and most bodies have none.
+    pipe: Option<Box<PooledPipe>>,
     /// Consecutive splices that moved less than [`SMALL_SPLICE`].
     small_splices: u8,
     /// No further bytes are spliced into a pipe. Bytes that are already in one still have to leave it.
     splice_off: bool,
-    /// Value of `moved` at the start of the current turn.
-    turn_from: u64,
     /// How much shorter than [`TURN`] a turn is. Stored as a reduction so that 0, the default,
     /// means a full turn.
-    turn_reduction: u64,
+    turn_reduction: u32,
     /// Whether the last poll was pending only because the turn was used up.
     yielded: bool,
 }
@@ -62,7 +61,7 @@ impl Flow {
     /// A flow whose turns are `bytes` long, at most [`TURN`].
     pub(crate) fn in_turns_of(bytes: u64) -> Self {
         Self {
-            turn_reduction: TURN.saturating_sub(bytes),
+            turn_reduction: TURN.saturating_sub(bytes) as u32,
             ..Self::default()
         }
     }
@@ -95,13 +94,13 @@ impl Flow {
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
-        self.turn_from = self.moved;
+        let turn_end = self.moved + TURN - u64::from(self.turn_reduction);
         self.idle = false;
         self.yielded = false;
         while !self.ended {
-            ready!(self.poll_turn(cx));
+            ready!(self.poll_turn(cx, turn_end));
             if !self.splice_off || self.pipe.is_some() {
-                ready!(self.poll_pipe(cx, source, sink))?;
+                ready!(self.poll_pipe(cx, source, sink, turn_end))?;
             }
             match source.poll_piece(cx) {
                 Poll::Ready(Ok(BodyPiece::Data(len))) => {
@@ -138,12 +137,12 @@ impl Flow {
 }
 
 impl Flow {
-    /// Pending when the turn is used up. A fast source and a fast sink never block each other, so
+    /// Pending when the turn is used up, since more than `turn_end` bytes were moved. A fast source and a fast sink never block each other, so
     /// without turns one large body would starve every other task of the worker. `yield_now` wakes
     /// this task after the runtime has polled the I/O driver.
     #[inline]
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.moved - self.turn_from <= TURN - self.turn_reduction {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, turn_end: u64) -> Poll<()> {
+        if self.moved <= turn_end {
             return Poll::Ready(());
         }
         // Timeouts ask which end a flow waits for. It waits for neither now; naming the sink keeps
@@ -177,9 +176,10 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut impl Source,
         sink: &mut impl Sink,
+        turn_end: u64,
     ) -> Poll<Result<(), PumpError>> {
         loop {
-            ready!(self.poll_turn(cx));
+            ready!(self.poll_turn(cx, turn_end));
             // The pipe is emptied before it is filled again. `splice` returns EAGAIN both for a
             // full pipe and for an empty socket, so with bytes in the pipe a fill could wait for a
             // socket that is readable already.
@@ -221,7 +221,7 @@ impl Flow {
         // Bytes in the pipe can't be refused any more, so the sink's framing limits them here.
         let most = most.min(room);
         if self.pipe.is_none() {
-            self.pipe = source.pipe();
+            self.pipe = source.pipe().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
             self.splice_off = true;
