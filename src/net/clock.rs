@@ -25,6 +25,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(25);
 
 const NEVER: u64 = u64::MAX;
 
+const NO_SLOT: u32 = u32::MAX;
+
 /// Slots of the wheel, one per tick. A deadline beyond them is visited once per revolution, which takes 6.4 s.
 const SLOTS: u64 = 256;
 
@@ -64,14 +66,15 @@ pub struct TaskControl {
     closing: Cell<bool>,
     shut: Cell<bool>,
     since: Cell<u64>,
-    upstream: Cell<Option<usize>>,
+    /// Slots and keys are below 2^32: there are never that many endpoints or tasks. [`NO_SLOT`] while there is none.
+    upstream: Cell<u32>,
     /// Time from which on the client's body is late; see [`Self::set_behind`].
     behind_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// Id of the listener that accepted the connection, for drains of one listener.
     pub listener: ListenerId,
     controls: TaskControls,
-    key: Cell<usize>,
+    key: Cell<u32>,
 }
 
 impl TaskControl {
@@ -132,12 +135,13 @@ impl TaskControl {
     /// Sets the endpoint, by its slot, that serves the task's request.
     #[inline]
     pub fn set_upstream(&self, slot: Option<usize>) {
-        self.upstream.set(slot);
+        self.upstream.set(slot.map_or(NO_SLOT, |slot| slot as u32));
     }
 
     /// The endpoint, by its slot, that serves the task's request.
     pub fn upstream(&self) -> Option<usize> {
-        self.upstream.get()
+        let slot = self.upstream.get();
+        (slot != NO_SLOT).then_some(slot as usize)
     }
 
     /// Sets the time, as of [`Self::now_ms`], from which on the client counts as too slow with its request body, unless it sends
@@ -162,7 +166,7 @@ impl TaskControl {
     /// A shared reference, for code that may have to end the task later.
     pub fn handle(&self) -> Rc<Self> {
         // The slab holds the control from its registration until `OwnedTaskControl` is dropped, which the task does last.
-        self.controls.0.slab.borrow()[self.key.get()].clone()
+        self.controls.0.slab.borrow()[self.key()].clone()
     }
 
     /// What the task is doing.
@@ -194,6 +198,10 @@ impl TaskControl {
         self.shut.set(true);
         self.expired.set(true);
         self.wake();
+    }
+
+    fn key(&self) -> usize {
+        self.key.get() as usize
     }
 
     fn set_closing(&self) {
@@ -263,7 +271,7 @@ impl Drop for OwnedTaskControl {
         if self.0.closing.get() {
             table.closing.set(table.closing.get() - 1);
         }
-        table.slab.borrow_mut().remove(self.0.key.get());
+        table.slab.borrow_mut().remove(self.0.key());
     }
 }
 
@@ -277,7 +285,7 @@ fn turn_of(ms: u64) -> u64 {
 struct Wheel {
     /// The last tick that was processed.
     last_turn: Cell<u64>,
-    slots: Vec<RefCell<Vec<usize>>>,
+    slots: Vec<RefCell<Vec<u32>>>,
 }
 
 impl Wheel {
@@ -350,7 +358,7 @@ impl TaskControls {
             closing: Cell::new(false),
             shut: Cell::new(false),
             since: Cell::new(self.0.now_ms.get()),
-            upstream: Cell::new(None),
+            upstream: Cell::new(NO_SLOT),
             behind_at: Cell::new(NEVER),
             waker: RefCell::new(None),
             listener,
@@ -359,7 +367,7 @@ impl TaskControls {
         });
         control
             .key
-            .set(self.0.slab.borrow_mut().insert(control.clone()));
+            .set(self.0.slab.borrow_mut().insert(control.clone()) as u32);
         OwnedTaskControl(control)
     }
 
@@ -382,7 +390,7 @@ impl TaskControls {
             let slot = &wheel.slots[(turn % SLOTS) as usize];
             let mut keys = slot.take();
             for key in keys.drain(..) {
-                if let Some(control) = self.0.slab.borrow().get(key) {
+                if let Some(control) = self.0.slab.borrow().get(key as usize) {
                     control.visit(turn, ms);
                 }
             }

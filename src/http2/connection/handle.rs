@@ -73,7 +73,7 @@ impl Connection {
         Some(Incoming {
             stream: StreamHandle {
                 core: self.0.clone(),
-                key,
+                key: key as u32,
                 id,
             },
             head,
@@ -154,7 +154,8 @@ impl Core {
 /// also after the stream or the connection has failed: calls then return the error.
 pub(crate) struct StreamHandle {
     core: Rc<RefCell<Core>>,
-    key: usize,
+    /// Below 2^32, as identifiers are.
+    key: u32,
     id: u32,
 }
 
@@ -165,6 +166,10 @@ impl fmt::Debug for StreamHandle {
 }
 
 impl StreamHandle {
+    fn key(&self) -> usize {
+        self.key as usize
+    }
+
     /// The identifier of the stream.
     #[cfg(fuzzing)]
     pub(super) fn id(&self) -> u32 {
@@ -176,7 +181,7 @@ impl StreamHandle {
         &self,
         cx: &Context<'_>,
     ) -> Poll<Result<Box<HeadBlock>, StreamError>> {
-        let stream = &mut self.core.borrow_mut().streams[self.key];
+        let stream = &mut self.core.borrow_mut().streams[self.key()];
         if let Some(head) = stream.heads.pop_front() {
             return Poll::Ready(Ok(head));
         }
@@ -194,7 +199,7 @@ impl StreamHandle {
         into: &mut Vec<u8>,
     ) -> Poll<Result<bool, StreamError>> {
         debug_assert!(into.is_empty());
-        let stream = &mut self.core.borrow_mut().streams[self.key];
+        let stream = &mut self.core.borrow_mut().streams[self.key()];
         if !stream.data.is_empty() {
             std::mem::swap(&mut stream.data, into);
             return Poll::Ready(Ok(true));
@@ -211,31 +216,31 @@ impl StreamHandle {
 
     /// The trailers, if there are any and the data has ended.
     pub(crate) fn take_trailers(&self) -> Option<Box<HeadBlock>> {
-        self.core.borrow_mut().streams[self.key].trailers.take()
+        self.core.borrow_mut().streams[self.key()].trailers.take()
     }
 
     /// Whether the message has ended and all of its data was taken.
     pub(crate) fn has_received_all(&self) -> bool {
-        let stream = &self.core.borrow().streams[self.key];
+        let stream = &self.core.borrow().streams[self.key()];
         stream.receive_ended && stream.data.is_empty()
     }
 
     /// Whether nothing more can be taken, no trailers either.
     pub(crate) fn is_over(&self) -> bool {
-        self.core.borrow().streams[self.key].is_over()
+        self.core.borrow().streams[self.key()].is_over()
     }
 
     /// Gives `bytes` of taken data back to the peer's windows.
     pub(crate) fn release(&self, bytes: usize) {
         let mut core = self.core.borrow_mut();
-        let stream = &mut core.streams[self.key];
+        let stream = &mut core.streams[self.key()];
         stream.unreleased -= bytes;
-        core.release(self.key, bytes);
+        core.release(self.key(), bytes);
     }
 
     /// Frees the memory for data, if there is none.
     pub(crate) fn release_data_memory(&self) {
-        let stream = &mut self.core.borrow_mut().streams[self.key];
+        let stream = &mut self.core.borrow_mut().streams[self.key()];
         if stream.data.is_empty() {
             stream.data = Vec::new();
         }
@@ -256,12 +261,12 @@ impl StreamHandle {
         write: impl FnOnce(&mut HeadWriter<'_>),
     ) -> Result<(), StreamError> {
         let mut core = self.core.borrow_mut();
-        if let Some(error) = core.streams[self.key].error {
+        if let Some(error) = core.streams[self.key()].error {
             return Err(error);
         }
         core.put_head(self.id, ended, write);
         if ended {
-            core.send_ended(self.key);
+            core.send_ended(self.key());
         }
         Ok(())
     }
@@ -272,7 +277,7 @@ impl StreamHandle {
         cx: &Context<'_>,
         data: &[u8],
     ) -> Poll<Result<usize, StreamError>> {
-        self.core.borrow_mut().poll_send(cx, self.key, data)
+        self.core.borrow_mut().poll_send(cx, self.key(), data)
     }
 
     /// Ends our side.
@@ -280,7 +285,7 @@ impl StreamHandle {
     /// # Errors
     /// The stream has failed.
     pub(crate) fn finish(&self) -> Result<(), StreamError> {
-        self.core.borrow_mut().finish(self.key)
+        self.core.borrow_mut().finish(self.key())
     }
 
     /// Resets the stream, unless it is closed.
@@ -289,12 +294,12 @@ impl StreamHandle {
             code,
             by_peer: false,
         };
-        self.core.borrow_mut().reset(self.key, code, error);
+        self.core.borrow_mut().reset(self.key(), code, error);
     }
 
     /// Waits until the stream has failed.
     pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<StreamError> {
-        let stream = &mut self.core.borrow_mut().streams[self.key];
+        let stream = &mut self.core.borrow_mut().streams[self.key()];
         if let Some(error) = stream.error {
             return Poll::Ready(error);
         }
@@ -304,14 +309,14 @@ impl StreamHandle {
 
     /// Why the stream has failed, if it has.
     pub(crate) fn error(&self) -> Option<StreamError> {
-        self.core.borrow().streams[self.key].error
+        self.core.borrow().streams[self.key()].error
     }
 }
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
         let mut core = self.core.borrow_mut();
-        let stream = &core.streams[self.key];
+        let stream = &core.streams[self.key()];
         if !stream.closed {
             // A server may answer without reading the whole request (RFC 9113 §8.1).
             let code = match core.role == Role::Server && stream.send_ended {
@@ -322,10 +327,10 @@ impl Drop for StreamHandle {
                 code,
                 by_peer: false,
             };
-            core.reset(self.key, code, error);
+            core.reset(self.key(), code, error);
         }
         // Gives back what data that nobody has taken occupied of the connection's window.
-        core.remove(self.key);
+        core.remove(self.key());
     }
 }
 
@@ -461,7 +466,7 @@ impl Sender {
         }
         Ok(StreamHandle {
             core: self.0.clone(),
-            key,
+            key: key as u32,
             id,
         })
     }
