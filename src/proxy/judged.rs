@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::routing::sticky::Session;
 use crate::telemetry::guard::GuardShard;
 
 /// Number of cells in the table of users whose failure has counted.
@@ -97,8 +96,8 @@ pub enum User {
     Anyone,
     /// The user at this point of the cohort.
     Cohort(u64),
-    /// The holder of this session.
-    Session(Session),
+    /// The holder of a session: [`Session::holder`](crate::routing::sticky::Session::holder).
+    Session(u64),
 }
 
 /// The users whose failure has counted in the last minute, of one service and worker.
@@ -118,12 +117,8 @@ impl FailedUsers {
             User::Anyone => return true,
             // The upper bits are the point in [0, 1).
             User::Cohort(point) => point >> (u64::BITS - CELLS.trailing_zeros()),
-            User::Session(session) => {
-                let mut bytes = [0; 24];
-                bytes[..8].copy_from_slice(&session.began_s.to_le_bytes());
-                bytes[8..16].copy_from_slice(&session.seen_s.to_le_bytes());
-                bytes[16..].copy_from_slice(&session.endpoint.unwrap_or(0).to_le_bytes());
-                xxh3_64(&bytes) >> (u64::BITS - CELLS.trailing_zeros())
+            User::Session(holder) => {
+                xxh3_64(&holder.to_le_bytes()) >> (u64::BITS - CELLS.trailing_zeros())
             }
         };
         if self.last.is_empty() {

@@ -123,7 +123,7 @@ pub fn place<'s, F: Fields>(
         rule,
         user: match (place, session) {
             (Some(place), _) => User::Cohort(place.0),
-            (None, Some(session)) => User::Session(session),
+            (None, Some(session)) => User::Session(session.holder()),
             (None, None) => User::Anyone,
         },
         session,
