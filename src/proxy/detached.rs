@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 
 use super::headers::{Fields, Outgoing};
-use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Sink, Source, WireError};
+use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Recipient, Sink, Source, WireError};
 use crate::net::ByteBudget;
 
 /// A downstream without a client. Its budget is that of the client's connection.
@@ -49,6 +49,12 @@ impl Sink for Detached {
     }
 }
 
+impl Recipient for Detached {
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Gone> {
+        Poll::Pending
+    }
+}
+
 impl Downstream for Detached {
     type Connection = NoConnection;
     fn detach(&mut self) -> Option<NoConnection> {
@@ -64,9 +70,6 @@ impl Downstream for Detached {
         _fields: &F,
     ) -> Result<(), WireError> {
         Ok(())
-    }
-    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Gone> {
-        Poll::Pending
     }
     /// As if it hadn't: the client of the first try doesn't lend its place in the line to a second connection.
     fn has_completed_a_response(&self) -> bool {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use super::h1::{Encoding, H1, OverH1};
 use super::headers::{self, Fields, LazyName, Outgoing};
-use super::wire::{Downstream, Gone, Sink, WireError};
+use super::wire::{Downstream, Gone, Recipient, Sink, WireError};
 use crate::http1::{self, FieldId, Framing, HttpVersion};
 use crate::net::ByteBudget;
 use crate::net::buffer::{LARGE, SMALL};
@@ -143,6 +143,27 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
+impl Recipient for H1Down {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        loop {
+            if self.wire.is_eof() {
+                return Poll::Ready(Gone::HalfClosed);
+            }
+            // Pipelined requests fill the buffer. Further bytes stay in the socket, at the price
+            // that a close behind them goes unnoticed until the response is written.
+            if self.wire.mem.input.len() >= LARGE {
+                return Poll::Pending;
+            }
+            self.wire.expect(SMALL);
+            match self.wire.poll_fill(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Left),
+            }
+        }
+    }
+}
+
 impl Downstream for H1Down {
     type Connection = H1;
 
@@ -220,25 +241,6 @@ impl Downstream for H1Down {
     /// The worker's budget alone, as for request bodies.
     fn answer_budget(&self) -> ByteBudget {
         self.wire.mem.answers()
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        loop {
-            if self.wire.is_eof() {
-                return Poll::Ready(Gone::HalfClosed);
-            }
-            // Pipelined requests fill the buffer. Further bytes stay in the socket, at the price
-            // that a close behind them goes unnoticed until the response is written.
-            if self.wire.mem.input.len() >= LARGE {
-                return Poll::Pending;
-            }
-            self.wire.expect(SMALL);
-            match self.wire.poll_fill(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Left),
-            }
-        }
     }
 }
 

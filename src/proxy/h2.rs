@@ -5,9 +5,9 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::wire::{self, WireError};
+use super::wire::{self, Sink, WireError};
 use crate::http1::{FieldId, Reject, trailers};
-use crate::http2::{HeadBlock, HeadWriter, Indexing, StreamError, StreamHandle};
+use crate::http2::{ErrorCode, HeadBlock, HeadWriter, Indexing, StreamError, StreamHandle};
 use crate::reason::Reason;
 
 /// Bytes accepted by one write, about the size of a large HTTP/1 read.
@@ -24,13 +24,21 @@ pub(crate) fn wire_error(error: StreamError) -> WireError {
     }
 }
 
+/// The sending side of a stream. Dropping it drops the handle, which resets a stream that hasn't ended.
+#[derive(Debug)]
+pub(crate) struct H2Sender {
+    handle: StreamHandle,
+    /// The head of the message was sent; of a response, the final one.
+    head_sent: bool,
+    ended: bool,
+}
+
 /// One stream. Flow-control window is returned to the peer only for consumed bytes, so a slow sink slows the peer down.
 ///
-/// One side of an exchange owns it, [`super::h2_down`] or [`super::h2_up`]. Dropping it drops the handle, which resets a stream
-/// that hasn't ended.
+/// One side of an exchange owns it, [`super::h2_down`] or [`super::h2_up`].
 #[derive(Debug)]
 pub(crate) struct H2Stream {
-    handle: StreamHandle,
+    pub(crate) sender: H2Sender,
     /// Data that was taken from the connection. The first `used` bytes of it were consumed.
     piece: Vec<u8>,
     used: usize,
@@ -39,23 +47,22 @@ pub(crate) struct H2Stream {
     receive_ended: bool,
     /// Bytes that may still be consumed, if the head declared a length.
     declared_left: Option<u64>,
-    /// The head of the message was sent; of a response, the final one.
-    head_sent: bool,
-    send_ended: bool,
 }
 
 impl H2Stream {
     /// A stream that sends a body unless `send_ended`. What it receives is described by [`Self::expect`].
     pub(crate) fn new(handle: StreamHandle, send_ended: bool) -> Self {
         Self {
-            handle,
+            sender: H2Sender {
+                handle,
+                head_sent: false,
+                ended: send_ended,
+            },
             piece: Vec::new(),
             used: 0,
             trailers: None,
             receive_ended: false,
             declared_left: None,
-            head_sent: false,
-            send_ended,
         }
     }
 
@@ -67,7 +74,7 @@ impl H2Stream {
 
     /// The stream itself.
     pub(crate) fn handle(&self) -> &StreamHandle {
-        &self.handle
+        &self.sender.handle
     }
 
     /// See [`super::wire::Source::poll_piece`].
@@ -82,7 +89,7 @@ impl H2Stream {
         while self.data().is_empty() && !self.receive_ended {
             self.piece.clear();
             self.used = 0;
-            let polled = ready!(self.handle.poll_data(cx, &mut self.piece));
+            let polled = ready!(self.sender.handle.poll_data(cx, &mut self.piece));
             if polled.map_err(wire_error)? {
                 // The connection compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
                 let surplus = |left| self.piece.len() as u64 > left;
@@ -90,9 +97,9 @@ impl H2Stream {
                     return Poll::Ready(Err(Reject::bad(Reason::SurplusData).into()));
                 }
             } else {
-                if let Some(block) = self.handle.take_trailers() {
+                if let Some(block) = self.handle().take_trailers() {
                     self.trailers = trailer_map(&block)?.map(Box::new);
-                    self.handle.recycle(block);
+                    self.handle().recycle(block);
                 }
                 self.receive_ended = true;
             }
@@ -116,7 +123,7 @@ impl H2Stream {
         debug_assert!(n <= self.data().len());
         self.used += n;
         self.declared_left = self.declared_left.map(|left| left.saturating_sub(n as u64));
-        self.handle.release(n);
+        self.handle().release(n);
     }
 
     /// See [`super::wire::Source::release_input`].
@@ -124,7 +131,7 @@ impl H2Stream {
         if self.data().is_empty() {
             self.piece = Vec::new();
             self.used = 0;
-            self.handle.release_data_memory();
+            self.handle().release_data_memory();
         }
     }
 
@@ -151,17 +158,22 @@ impl H2Stream {
 
     /// See [`super::wire::Source::has_arrived`]. A used-up length isn't enough, since trailers may follow.
     pub(crate) fn has_arrived(&self) -> bool {
-        self.receive_ended || self.handle.has_received_all()
+        self.receive_ended || self.handle().has_received_all()
+    }
+}
+
+impl H2Sender {
+    /// Resets the stream, unless it is closed.
+    pub(crate) fn reset(&self, code: ErrorCode) {
+        self.handle.reset(code);
     }
 
-    /// Accepts as much of `data` as the peer's flow-control window allows, once the connection's output has room.
-    pub(crate) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<Result<usize, StreamError>> {
-        self.handle
-            .poll_send(cx, &data[..data.len().min(MAX_PIECE)])
+    /// Ready when the stream has failed. A complete message can't be taken back.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.ended {
+            true => Poll::Pending,
+            false => self.handle.poll_failed(cx).map(drop),
+        }
     }
 
     /// Sends a response head, after which a body follows unless `ended`.
@@ -171,7 +183,7 @@ impl H2Stream {
         write: impl FnOnce(&mut HeadWriter<'_>),
     ) -> Result<(), StreamError> {
         self.head_sent = true;
-        self.send_ended = ended;
+        self.ended = ended;
         self.handle.send_head(ended, write)
     }
 
@@ -180,12 +192,12 @@ impl H2Stream {
         self.head_sent
     }
 
-    /// Ends the stream.
+    /// Ends the message.
     pub(crate) fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), StreamError> {
-        if self.send_ended {
+        if self.ended {
             return Ok(());
         }
-        self.send_ended = true;
+        self.ended = true;
         let Some(trailers) = trailers else {
             return self.handle.finish();
         };
@@ -197,10 +209,27 @@ impl H2Stream {
             }
         })
     }
+}
 
-    /// Whether END_STREAM was sent.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.send_ended
+impl Sink for H2Sender {
+    /// Accepts as much of `data` as the peer's flow-control window allows, once the connection's output has room.
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        let piece = &data[..data.len().min(MAX_PIECE)];
+        self.handle.poll_send(cx, piece).map_err(wire_error)
+    }
+    fn poll_finish(
+        &mut self,
+        _: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        Poll::Ready(self.finish(trailers).map_err(wire_error))
+    }
+    /// Accepted bytes are in the connection's output already.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.poll_finish(cx, None)
     }
 }
 

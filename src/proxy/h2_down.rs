@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
 use super::error::ExchangeError;
-use super::h2::{H2Stream, wire_error};
+use super::h2::{H2Sender, H2Stream, wire_error};
 use super::headers::{Fields, Outgoing};
 use super::websocket::ACCEPT;
-use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Sink, Source, WireError};
+use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Recipient, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::{ErrorCode, Indexing, StreamError, StreamHandle};
 use crate::net::{ByteBudget, date};
@@ -41,14 +41,31 @@ pub(crate) struct H2Down {
     connection: Rc<OfConnection>,
     /// Number of bytes of the request body that were consumed.
     taken: u64,
+    bulk: Option<BulkUpload>,
 }
 
-impl Drop for H2Down {
+/// A stream that only has to be sent the rest of its response.
+#[derive(Debug)]
+pub(crate) struct H2Rest {
+    sender: H2Sender,
+    /// The upload counts until the stream has ended.
+    _bulk: Option<BulkUpload>,
+}
+
+/// Counts a stream as a bulk upload, until it is dropped.
+#[derive(Debug)]
+struct BulkUpload(Bulk);
+
+impl BulkUpload {
+    fn new(bulk: &Bulk) -> Self {
+        bulk.set(bulk.get() + 1);
+        Self(bulk.clone())
+    }
+}
+
+impl Drop for BulkUpload {
     fn drop(&mut self) {
-        if self.taken > BULK {
-            let bulk = &self.connection.bulk;
-            bulk.set(bulk.get() - 1);
-        }
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -67,6 +84,7 @@ impl H2Down {
             stream,
             connection,
             taken: 0,
+            bulk: None,
         }
     }
 
@@ -80,14 +98,60 @@ impl H2Down {
 
     /// Resets a stream whose response is missing or incomplete.
     pub(crate) fn abort(self) {
-        self.stream.handle().reset(ErrorCode::INTERNAL_ERROR);
+        self.stream.sender.reset(ErrorCode::INTERNAL_ERROR);
     }
 
-    fn answered(&mut self) -> Result<&mut H2Stream, WireError> {
-        match self.stream.head_sent() {
-            true => Ok(&mut self.stream),
+    /// What is needed to send the rest of the response. Nothing more is read of the request.
+    pub(crate) fn into_rest(self) -> H2Rest {
+        H2Rest {
+            sender: self.stream.sender,
+            _bulk: self.bulk,
+        }
+    }
+
+    fn answered(&mut self) -> Result<&mut H2Sender, WireError> {
+        match self.stream.sender.head_sent() {
+            true => Ok(&mut self.stream.sender),
             false => Err(WireError::Cut),
         }
+    }
+}
+
+impl H2Rest {
+    /// Resets a stream whose response is incomplete.
+    pub(crate) fn abort(self) {
+        self.sender.reset(ErrorCode::INTERNAL_ERROR);
+    }
+}
+
+impl Recipient for H2Rest {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        self.sender.poll_failed(cx).map(|()| Gone::Left)
+    }
+}
+
+impl Sink for H2Rest {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.sender.poll_write(cx, data)
+    }
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        self.sender.poll_finish(cx, trailers)
+    }
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.sender.poll_flush(cx)
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.sender.poll_shutdown(cx)
+    }
+}
+
+impl Recipient for H2Down {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        self.stream.sender.poll_failed(cx).map(|()| Gone::Left)
     }
 }
 
@@ -109,7 +173,7 @@ impl Downstream for H2Down {
         // The answer to a key, of which the client has sent none (RFC 8441 §5).
         let opens = response.upgrade.is_some();
         let is_accept = |name: &[u8]| opens && name.eq_ignore_ascii_case(ACCEPT.as_bytes());
-        let sent = self.stream.send_head(ended, |head| {
+        let sent = self.stream.sender.send_head(ended, |head| {
             head.status(response.status);
             response.fields.each_marked(|id, name, value, sensitive| {
                 if id != FieldId::ContentLength && !is_accept(name) && !response.drops(name) {
@@ -167,14 +231,6 @@ impl Downstream for H2Down {
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_gone(cx).map(drop)
     }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match self.stream.has_ended() {
-            // The response is complete, so a reset can't take anything back.
-            true => Poll::Pending,
-            false => self.stream.handle().poll_failed(cx).map(|_| Gone::Left),
-        }
-    }
 }
 
 /// The indexing of fields that contain lengths.
@@ -190,11 +246,9 @@ impl Source for H2Down {
     }
     fn consume(&mut self, n: usize) {
         self.stream.consume(n);
-        let before = self.taken;
         self.taken += n as u64;
-        if before <= BULK && self.taken > BULK {
-            let bulk = &self.connection.bulk;
-            bulk.set(bulk.get() + 1);
+        if self.taken > BULK && self.bulk.is_none() {
+            self.bulk = Some(BulkUpload::new(&self.connection.bulk));
         }
     }
     fn take_trailers(&mut self) -> HeaderMap {
@@ -210,15 +264,14 @@ impl Source for H2Down {
 
 impl Sink for H2Down {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        let polled = ready!(self.answered()?.poll_write(cx, data));
-        Poll::Ready(polled.map_err(wire_error))
+        self.answered()?.poll_write(cx, data)
     }
     fn poll_finish(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
-        Poll::Ready(self.answered()?.finish(trailers).map_err(wire_error))
+        self.answered()?.poll_finish(cx, trailers)
     }
     /// Accepted bytes are in the connection's output already.
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {

@@ -121,7 +121,7 @@ impl H2Up {
             self.tunnel = Some(TunnelState::Refused);
             if let Some(stream) = &mut self.stream {
                 // Nothing will be sent. A failure only says that the stream is closed already.
-                let _ = stream.finish(None);
+                let _ = stream.sender.finish(None);
             }
         }
     }
@@ -365,7 +365,7 @@ impl Source for H2Up {
         if let (Err(WireError::Bad(_)), Some(stream)) = (&polled, &self.stream) {
             // A malformed response is a stream error (RFC 9113 §8.1.1). Merely dropping the stream
             // would send CANCEL.
-            stream.handle().reset(ErrorCode::PROTOCOL_ERROR);
+            stream.sender.reset(ErrorCode::PROTOCOL_ERROR);
         }
         Poll::Ready(polled)
     }
@@ -396,18 +396,18 @@ impl Source for H2Up {
 
 impl Sink for H2Up {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.stream()?.poll_write(cx, data).map_err(wire_error)
+        self.stream()?.sender.poll_write(cx, data)
     }
     fn poll_finish(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
         if self.tunnel == Some(TunnelState::Asked) {
             // The request has no body. Its end isn't the end of the tunnel.
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(self.stream()?.finish(trailers).map_err(wire_error))
+        self.stream()?.sender.poll_finish(cx, trailers)
     }
     /// Accepted bytes are in the connection's output already.
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {

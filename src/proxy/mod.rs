@@ -98,6 +98,7 @@ pub use respond::{
     RejectedHead, answer_challenge, record_rejected, redirect_https, refuse, refuse_head,
 };
 pub use snapshots::RequestSnapshots;
+pub(crate) use snapshots::SharedSnapshot;
 pub use undelivered::Undelivered;
 pub use worker::Worker;
 

@@ -7,26 +7,35 @@ use std::sync::Arc;
 use super::Worker;
 use crate::snapshot::Snapshot;
 
+/// A snapshot of the worker, whose references it counts on its own thread.
+pub(crate) type SharedSnapshot = Rc<Arc<Snapshot>>;
+
 /// The snapshot that a request began with and, after it has waited, later ones. All of them live until the request has ended,
 /// because its record refers to them.
 #[derive(Debug)]
 pub struct RequestSnapshots {
-    #[expect(
-        clippy::redundant_allocation,
-        reason = "the worker counts references to its snapshot on its own thread"
-    )]
-    first: Rc<Arc<Snapshot>>,
+    first: SharedSnapshot,
     later: OnceCell<Box<RequestSnapshots>>,
 }
 
 impl RequestSnapshots {
+    /// This snapshot alone.
+    pub(crate) fn only(first: SharedSnapshot) -> Self {
+        Self {
+            first,
+            later: OnceCell::new(),
+        }
+    }
+
+    /// The snapshot that the request began with, for a request that needs no other.
+    pub(crate) fn into_first(self) -> SharedSnapshot {
+        self.first
+    }
+
     /// Begins with the current snapshot of the worker.
     #[inline]
     pub fn of(worker: &Worker) -> Self {
-        Self {
-            first: worker.snapshot(),
-            later: OnceCell::new(),
-        }
+        Self::only(worker.snapshot())
     }
 
     /// The snapshot that the request began with.

@@ -241,7 +241,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             Ok(Tried::Arrived(arrived, remainder))
                 if D::TAKES_UNDELIVERED && self.recording.can_park(self.cx.snapshot) =>
             {
-                let rest = Undelivered::new(arrived, remainder);
+                let rest = Undelivered::new(*arrived, remainder);
                 Ok(Served::Undelivered(Box::new(rest)))
             }
             Ok(Tried::Arrived(arrived, remainder)) => self.deliver(arrived, remainder, down).await,

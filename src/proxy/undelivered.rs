@@ -10,17 +10,17 @@ use super::error::ExchangeError;
 use super::exchange::{Arrived, Remainder};
 use super::observe::Recording;
 use super::silence::Silence;
-use super::wire::Downstream;
+use super::wire::Recipient;
 
 /// The rest of a response, and how far it has come.
 #[derive(Debug)]
 pub struct Undelivered {
-    arrived: Box<Arrived>,
+    arrived: Arrived,
     remainder: Remainder,
 }
 
 impl Undelivered {
-    pub(super) fn new(arrived: Box<Arrived>, remainder: Remainder) -> Self {
+    pub(super) fn new(arrived: Arrived, remainder: Remainder) -> Self {
         Self { arrived, remainder }
     }
 
@@ -28,7 +28,7 @@ impl Undelivered {
     ///
     /// # Errors
     /// Those of [`deliver`](super::exchange::deliver).
-    pub(crate) fn poll<D: Downstream>(
+    pub(crate) fn poll<D: Recipient>(
         &mut self,
         silence: Silence<'_>,
         task: &mut Context<'_>,

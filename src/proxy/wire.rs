@@ -251,8 +251,14 @@ pub enum Gone {
     HalfClosed,
 }
 
+/// What a response is sent to.
+pub trait Recipient: Sink {
+    /// Ready when the client has gone away. May read; pipelined bytes are buffered up to a limit.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
+}
+
 /// The client's side of an exchange.
-pub trait Downstream: Source + Sink {
+pub trait Downstream: Source + Recipient {
     /// The status of a response that opens a tunnel: 101, or 200 over HTTP/2 (RFC 8441 §5).
     const SWITCHED: u16 = 101;
     /// Whether its host sends the rest of a response that has arrived completely, and records how that ends.
@@ -267,9 +273,7 @@ pub trait Downstream: Source + Sink {
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
     /// Queues an informational response other than 101, unless the client speaks HTTP/1.0.
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError>;
-    /// Ready when the client has gone away. May read; pipelined bytes are buffered up to a limit.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
-    /// Like [`Self::poll_gone`], but never reads, so that it can be used while the request body is
+    /// Like [`Recipient::poll_gone`], but never reads, so that it can be used while the request body is
     /// still arriving. HTTP/1 can't tell, HTTP/2 sees a stream reset.
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;

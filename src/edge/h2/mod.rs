@@ -335,16 +335,15 @@ async fn serve_streams(jobs: Rc<Jobs<Job>>) {
             Answered::Whole => complete(shared, down),
             Answered::Cut => down.abort(),
             Answered::Parked(response) => {
-                let packed = PackedHead::new(&head);
-                // Not kept for later streams, since the connection may have many that wait.
-                drop(head);
                 jobs.leave(parked::deliver(ParkedStream {
-                    response,
-                    down: Some(down),
-                    head: packed,
+                    response: *response,
+                    down: Some(down.into_rest()),
+                    head: PackedHead::new(&head),
                     control,
                     open,
                 }));
+                // Not kept for later streams, since the connection may have many that wait.
+                drop(head);
                 continue;
             }
         }
@@ -425,7 +424,7 @@ async fn answer(
                 record: Some(record),
                 id: request.id,
                 ended,
-                snapshots,
+                snapshot: snapshots.into_first(),
             })),
             None => Answered::Cut,
         },

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use crate::proxy::context::HALF_CLOSED;
 use crate::proxy::error::ExchangeError;
 use crate::proxy::silence::Silence;
-use crate::proxy::wire::{Downstream, Gone};
+use crate::proxy::wire::{Gone, Recipient};
 
 /// The client's side of a response: whether it is still there, and when it last made progress.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Default for ClientState {
 impl ClientState {
     /// Checks whether the client has closed its connection, and restarts the idle timeout if any
     /// byte has moved. `moved` counts both directions.
-    pub(super) fn check<D: Downstream>(
+    pub(super) fn check<D: Recipient>(
         &mut self,
         silence: Silence<'_>,
         task: &mut Context<'_>,

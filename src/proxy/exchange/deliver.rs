@@ -17,7 +17,7 @@ use crate::proxy::h2_up::H2Up;
 use crate::proxy::headers::Fields;
 use crate::proxy::observe::Recording;
 use crate::proxy::silence::Silence;
-use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Source, WireError};
+use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Recipient, Source, WireError};
 
 /// A response that was received completely, and delivered in part.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) enum Remainder {
     /// The first `left` bytes in the input buffer of an HTTP/1 connection.
     H1 { mem: Box<Memory>, left: usize },
     /// The same bytes, copied out of a buffer that would have been much larger.
-    Small { bytes: Box<[u8]>, sent: usize },
+    Small { bytes: Box<[u8]>, sent: u32 },
     /// A stream that the upstream has ended, with data in its receive queue. It doesn't count
     /// towards the concurrent streams of the connection.
     H2(Box<H2Up>),
@@ -47,7 +47,7 @@ impl Remainder {
     /// The first `left` bytes in the input buffer. Clients may be slow for long and many at a time, so a small rest is copied,
     /// and its buffer goes back to the pool.
     pub(crate) fn of_h1(mem: Memory, left: usize) -> Self {
-        if !mem.is_roomy_for(left) {
+        if !mem.is_roomy_for(left) || u32::try_from(left).is_err() {
             return Self::H1 {
                 mem: Box::new(mem),
                 left,
@@ -63,7 +63,7 @@ impl Source for Remainder {
         match self {
             Self::H1 { left: 0, .. } => Poll::Ready(Ok(BodyPiece::End)),
             Self::H1 { left, .. } => Poll::Ready(Ok(BodyPiece::Data(*left))),
-            Self::Small { bytes, sent } => Poll::Ready(Ok(match bytes.len() - *sent {
+            Self::Small { bytes, sent } => Poll::Ready(Ok(match bytes.len() - *sent as usize {
                 0 => BodyPiece::End,
                 left => BodyPiece::Data(left),
             })),
@@ -74,7 +74,7 @@ impl Source for Remainder {
     fn data(&self) -> &[u8] {
         match self {
             Self::H1 { mem, left } => &mem.input.bytes()[..*left],
-            Self::Small { bytes, sent } => &bytes[*sent..],
+            Self::Small { bytes, sent } => &bytes[*sent as usize..],
             Self::H2(up) => up.data(),
         }
     }
@@ -85,7 +85,7 @@ impl Source for Remainder {
                 mem.input.consume(n);
                 *left -= n;
             }
-            Self::Small { sent, .. } => *sent += n,
+            Self::Small { sent, .. } => *sent += n as u32,
             Self::H2(up) => up.consume(n),
         }
     }
@@ -128,7 +128,7 @@ pub(crate) async fn deliver<D: Downstream, F: Fields>(
 
 impl Arrived {
     /// Sends the client what it takes. The errors are those of [`deliver()`].
-    pub(in crate::proxy) fn poll<D: Downstream>(
+    pub(in crate::proxy) fn poll<D: Recipient>(
         &mut self,
         silence: Silence<'_>,
         task: &mut Context<'_>,

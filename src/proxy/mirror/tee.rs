@@ -14,7 +14,9 @@ use crate::http1::Framing;
 use crate::net::buffer::PooledPipe;
 use crate::net::{ByteBudget, StreamSocket};
 use crate::proxy::headers::{Fields, Outgoing};
-use crate::proxy::wire::{BodyPiece, Downstream, Gone, PumpError, Sink, Source, WireError};
+use crate::proxy::wire::{
+    BodyPiece, Downstream, Gone, PumpError, Recipient, Sink, Source, WireError,
+};
 
 /// A connection whose request is copied.
 pub(crate) struct MirrorTee<'d, D> {
@@ -166,6 +168,12 @@ impl<D: Downstream> Sink for MirrorTee<'_, D> {
     }
 }
 
+impl<D: Downstream> Recipient for MirrorTee<'_, D> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        self.down.poll_gone(cx)
+    }
+}
+
 impl<D: Downstream> Downstream for MirrorTee<'_, D> {
     const SWITCHED: u16 = D::SWITCHED;
     type Connection = D::Connection;
@@ -189,9 +197,6 @@ impl<D: Downstream> Downstream for MirrorTee<'_, D> {
     }
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
         self.down.send_informational(status, fields)
-    }
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        self.down.poll_gone(cx)
     }
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.down.poll_taken_back(cx)

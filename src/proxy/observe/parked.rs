@@ -3,6 +3,7 @@
 //! A client that reads slowly, or not at all, may have many streams like that, so each keeps little. When a stream ends, its
 //! [`Recording`] is made again and published as if it had been there all the time.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
 
 use super::{Inbound, Recording};
@@ -16,14 +17,15 @@ use crate::telemetry::record::{Chosen, FlagState, Times, TryRecord};
 use crate::telemetry::trace::request::RequestTrace;
 
 /// A record without what it borrows. Its owner has to publish it with [`Self::resume`].
+///
+/// Indices are below 2^32, since no list is that long; those that may be missing are kept by [`packed`]. Times are in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct ParkedRecord {
-    /// Indices as below 2^32, since no list is that long.
     service: u32,
     version: u32,
-    endpoint: Option<u32>,
-    rule: Option<u32>,
-    judged: Option<u32>,
+    endpoint: Option<NonZeroU32>,
+    rule: Option<NonZeroU32>,
+    judged: Option<NonZeroU32>,
     chosen: Option<Chosen>,
     grpc: bool,
     noted: bool,
@@ -34,10 +36,23 @@ pub(crate) struct ParkedRecord {
     bytes_received: u64,
     /// When the request and its only try began.
     started: Instant,
-    queued: Duration,
-    connect: Duration,
-    first_byte: Option<Duration>,
+    queued: u64,
+    connect: u64,
+    first_byte: Option<NonZeroU64>,
     trace: Option<Box<RequestTrace>>,
+}
+
+/// An index that may be missing, plus 1.
+fn packed(index: Option<usize>) -> Option<NonZeroU32> {
+    NonZeroU32::new(index? as u32 + 1)
+}
+
+fn unpacked(packed: Option<NonZeroU32>) -> Option<usize> {
+    packed.map(|index| index.get() as usize - 1)
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 impl Recording<'_> {
@@ -66,9 +81,9 @@ impl Recording<'_> {
         let parked = ParkedRecord {
             service: service.0 as u32,
             version: attempt.version.1.0 as u32,
-            endpoint: attempt.endpoint.map(|(_, member)| member.0 as u32),
-            rule: self.record.rule.map(|rule| rule.0 as u32),
-            judged: self.judged.map(|key| key as u32),
+            endpoint: packed(attempt.endpoint.map(|(_, member)| member.0)),
+            rule: packed(self.record.rule.map(|rule| rule.0)),
+            judged: packed(self.judged),
             chosen: self.record.chosen,
             grpc: self.record.grpc,
             noted: attempt.noted,
@@ -78,9 +93,11 @@ impl Recording<'_> {
             user: self.user,
             bytes_received: self.record.bytes_received,
             started: self.started,
-            queued: self.record.times.queued,
-            connect: self.record.times.connect,
-            first_byte: attempt.first_byte,
+            queued: nanos(self.record.times.queued),
+            connect: nanos(self.record.times.connect),
+            first_byte: attempt
+                .first_byte
+                .and_then(|t| NonZeroU64::new(nanos(t).max(1))),
             trace: self.record.trace.take(),
         };
         if let Some(shard) = self.shard() {
@@ -120,30 +137,31 @@ impl ParkedRecord {
         if let Some(request) = request {
             recording.describe(request);
         }
-        let rule = self.rule.map(|rule| RuleIx(rule as usize));
-        let endpoint = self.endpoint.map(|member| EndpointIx(member as usize));
+        let rule = unpacked(self.rule).map(RuleIx);
+        let endpoint = unpacked(self.endpoint).map(EndpointIx);
+        let first_byte = self.first_byte.map(|t| Duration::from_nanos(t.get()));
         recording.set_service(service, (self.chosen, rule));
         recording.record.begin_try(TryRecord {
             version: (&version.name, version_ix),
             endpoint: endpoint.map(|m| (&*version.pool.members[m].endpoint.name, m)),
             noted: self.noted,
-            first_byte: self.first_byte,
+            first_byte,
             ..TryRecord::default()
         });
         recording.record.grpc = self.grpc;
         recording.record.status = self.status;
         recording.record.bytes_received = self.bytes_received;
         recording.record.times = Times {
-            queued: self.queued,
-            connect: self.connect,
-            first_byte: self.first_byte,
+            queued: Duration::from_nanos(self.queued),
+            connect: Duration::from_nanos(self.connect),
+            first_byte,
             total: Duration::ZERO,
         };
         recording.record.trace = self.trace;
         recording.head_is_untimed = self.head_is_untimed;
         recording.flag_drawn = self.flag_drawn;
         recording.user = self.user;
-        recording.judged = self.judged.map(|key| key as usize);
+        recording.judged = unpacked(self.judged);
         recording.started = self.started;
         recording.try_began = self.started;
         version.metrics.shard(inbound.worker.id).in_flight(-1);
