@@ -346,3 +346,24 @@ fn another_format_is_no_session_even_with_a_good_seal() {
     sealed[BODY..].copy_from_slice(&tag.as_ref()[..WHOLE - BODY]);
     assert_eq!(open_now(encode(&sealed).as_bytes()), Some(session()));
 }
+
+#[test]
+fn the_holder_of_a_session_is_told_from_others_whatever_its_version() {
+    let session = Session::begin(1, Some(7), 1_700_000_000);
+    let others = [
+        Session::begin(1, Some(8), 1_700_000_000),
+        Session::begin(1, None, 1_700_000_000),
+        Session::begin(1, Some(7), 1_700_000_001),
+        session.seen(Some(7), 1_700_000_001),
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert_ne!(session.holder(), other.holder());
+        let later = others[at + 1..].iter();
+        assert!(later.map(Session::holder).all(|h| h != other.holder()));
+    }
+    let elsewhere = Session {
+        version: 2,
+        ..session
+    };
+    assert_eq!(session.holder(), elsewhere.holder());
+}
