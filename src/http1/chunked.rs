@@ -15,6 +15,8 @@ use crate::reason::Reason;
 /// RFC 9112 §7.1.1 asks recipients to limit the total length of extensions.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 
+const CRLF: &[u8] = b"\r\n";
+
 /// Maximum number of digits of a chunk size, including leading zeros.
 const MAX_DIGITS: usize = 64;
 
@@ -184,8 +186,18 @@ impl Chunks {
         let mut passed = 0;
         if self.at == BodyPosition::Size && self.framing == Handling::Forward {
             while let Some((len, size)) = whole_chunk(&input[passed..]) {
-                passed += len;
-                self.extensions = self.extensions.saturating_add(size).min(MAX_EXTENSIONS);
+                // Most bodies are sent in chunks of one size: those that follow with the same line need no parsing.
+                let line = &input[passed..passed + len - size - CRLF.len()];
+                let is_alike = |next: &[u8]| {
+                    next.len() >= len && next.starts_with(line) && next[..len].ends_with(CRLF)
+                };
+                let mut alike = 1;
+                while is_alike(&input[passed + alike * len..]) {
+                    alike += 1;
+                }
+                passed += alike * len;
+                let content = alike * size;
+                self.extensions = self.extensions.saturating_add(content).min(MAX_EXTENSIONS);
             }
         }
         passed

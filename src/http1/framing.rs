@@ -238,6 +238,7 @@ mod tests {
 
     #[test]
     fn malformed_chunks_are_refused_however_they_come() {
+        const GOOD: &str = "5\r\nhello\r\n";
         let zeros = format!("{}5\r\nhello\r\n", "0".repeat(64));
         let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(17000));
         let many = "1;xxxxxxxxxxxxxxxxxxxx\r\na\r\n".repeat(1000);
@@ -308,8 +309,15 @@ mod tests {
         ] {
             let shown = &wire[..wire.len().min(60)];
             for verbatim in [false, true] {
-                for piece in [1, 2, 3, 7, wire.len()] {
+                for piece in [1, 2, 3, 7, wire.len(), GOOD.len() + wire.len()] {
                     let (content, reject) = decode(wire.as_bytes(), piece, verbatim).unwrap_err();
+                    // Behind a chunk whose line is the same as that of most.
+                    let later = format!("{GOOD}{wire}");
+                    let (mut both, same) = decode(later.as_bytes(), piece, verbatim).unwrap_err();
+                    let good = if verbatim { GOOD } else { "hello" };
+                    assert_eq!(same, reject, "{shown:?} {piece}");
+                    let behind = both.split_off(good.len());
+                    assert_eq!((both, behind), (good.into(), content.clone()), "{shown:?}");
                     assert_eq!(reject.reason.as_str(), reason, "{shown:?} {piece}");
                     assert_eq!(
                         reject.status,
@@ -380,5 +388,15 @@ mod tests {
         let out = decode(wire.as_bytes(), 4000, false).unwrap();
         assert!(out.complete);
         assert_eq!(out.content.len(), 1024 * 1000);
+        // Nearly all at once, and as much again as the chunks between allow.
+        let alike = format!("400\r\n{}\r\n", "y".repeat(1024)).repeat(4);
+        let with = |bytes| format!("1;{}\r\na\r\n", "x".repeat(bytes));
+        for (more, fits) in [(4000, true), (4700, false)] {
+            let wire = format!("{}{alike}{}0\r\n\r\n", with(16_000), with(more));
+            for (piece, verbatim) in [(1, false), (1, true), (with(16_000).len(), true)] {
+                let out = decode(wire.as_bytes(), piece, verbatim);
+                assert_eq!(out.is_ok(), fits, "{more} {piece} {verbatim}");
+            }
+        }
     }
 }
