@@ -11,12 +11,14 @@ use std::rc::Rc;
 use super::budget::ByteBudget;
 use super::pipe::Pipe;
 
+/// Bytes in front of the content of a buffer, so that a message head can be put before a body that was received there.
+const HEADROOM: usize = 512;
 /// Size of a small buffer: fits nearly every head, together with a small body.
-pub(crate) const SMALL: usize = 16 * 1024;
+pub(crate) const SMALL: usize = 16 * 1024 - HEADROOM;
 /// Size of a large buffer, for bodies that are streamed: 64 KiB and a head.
 pub(crate) const LARGE: usize = 72 * 1024;
 /// Size of a huge buffer, for bodies whose sender and receiver are both fast.
-pub(crate) const HUGE: usize = 512 * 1024;
+pub(crate) const HUGE: usize = 512 * 1024 - HEADROOM;
 /// The pooled sizes, ascending.
 const CLASSES: [usize; 3] = [SMALL, LARGE, HUGE];
 /// Initial capacity of an output vector.
@@ -118,7 +120,8 @@ impl Buffers {
     pub fn equip(&self, buffer: &mut Buffer, size: usize) {
         if buffer.mem.is_empty() {
             buffer.mem = self.take(size);
-        } else if buffer.mem.len() < size {
+            buffer.clear();
+        } else if buffer.capacity() < size {
             self.move_to(buffer, size);
         }
     }
@@ -145,28 +148,25 @@ impl Buffers {
     /// Moves the content to a smaller buffer of at least `size` bytes. Does nothing if the content doesn't fit or the buffer isn't
     /// larger than that.
     pub fn shrink(&self, buffer: &mut Buffer, size: usize) {
-        if buffer.mem.len() > size && buffer.len() <= size {
+        if buffer.capacity() > size && buffer.len() <= size {
             self.move_to(buffer, size);
         }
     }
 
     fn move_to(&self, buffer: &mut Buffer, size: usize) {
-        let mut mem = self.take(size);
-        let len = buffer.end - buffer.start;
-        mem[..len].copy_from_slice(&buffer.mem[buffer.start..buffer.end]);
-        let old = std::mem::replace(&mut buffer.mem, mem);
-        buffer.start = 0;
-        buffer.end = len;
-        self.give(old);
+        let mut moved = Buffer::default();
+        self.equip(&mut moved, size);
+        moved.room()[..buffer.len()].copy_from_slice(buffer.bytes());
+        moved.filled(buffer.len());
+        let old = std::mem::replace(buffer, moved);
+        self.give(old.mem);
     }
 
     /// Returns the memory of `buffer` to the pool if it is empty.
     #[inline]
     pub fn release(&self, buffer: &mut Buffer) {
         if buffer.is_empty() && !buffer.mem.is_empty() {
-            buffer.start = 0;
-            buffer.end = 0;
-            self.give(std::mem::take(&mut buffer.mem));
+            self.give(std::mem::take(buffer).mem);
         }
     }
 
@@ -175,9 +175,9 @@ impl Buffers {
         let mut content = std::mem::take(buffer);
         let rest = content.len() - n;
         if rest > 0 {
-            buffer.mem = self.take(rest);
-            buffer.mem[..rest].copy_from_slice(&content.bytes()[n..]);
-            buffer.end = rest;
+            self.equip(buffer, rest);
+            buffer.room()[..rest].copy_from_slice(&content.bytes()[n..]);
+            buffer.filled(rest);
             content.end -= rest;
         }
         Piece {
@@ -238,18 +238,19 @@ impl Buffers {
     fn take(&self, size: usize) -> Box<[u8]> {
         // Larger than any pooled size: freed instead of pooled by `give`.
         let Some(class) = CLASSES.iter().position(|&class| size <= class) else {
-            return vec![0; size].into_boxed_slice();
+            return vec![0; HEADROOM + size].into_boxed_slice();
         };
         let mut pool = self.0.borrow_mut();
         pool.huge_in_use += usize::from(CLASSES[class] == HUGE);
         let free = pool.memory[class].take();
-        free.unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice())
+        free.unwrap_or_else(|| vec![0; HEADROOM + CLASSES[class]].into_boxed_slice())
     }
 
     fn give(&self, mem: Box<[u8]>) {
-        if let Some(class) = CLASSES.iter().position(|&class| mem.len() == class) {
+        let size = mem.len() - HEADROOM;
+        if let Some(class) = CLASSES.iter().position(|&class| size == class) {
             let mut pool = self.0.borrow_mut();
-            pool.huge_in_use -= usize::from(mem.len() == HUGE);
+            pool.huge_in_use -= usize::from(size == HUGE);
             pool.memory[class].give(mem, FREE_MOST[class]);
         }
     }
@@ -274,6 +275,30 @@ impl Piece {
     /// Drops the first `n` bytes.
     pub(crate) fn consume(&mut self, n: usize) {
         self.content.consume(n);
+    }
+
+    /// Puts `bytes` before the others. `false` if there is no room for them.
+    #[inline]
+    pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Buffer { mem, start, .. } = &mut self.content;
+        let Some(at) = start.checked_sub(bytes.len()) else {
+            return false;
+        };
+        mem[at..*start].copy_from_slice(bytes);
+        *start = at;
+        true
+    }
+
+    /// Puts `bytes` behind the others. `false` if there is no room for them.
+    #[inline]
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let Buffer { mem, end, .. } = &mut self.content;
+        let Some(room) = mem[*end..].get_mut(..bytes.len()) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        *end += bytes.len();
+        true
     }
 }
 
@@ -318,7 +343,7 @@ impl Drop for PooledPipe {
     }
 }
 
-/// A read buffer. The bytes that were read and not consumed yet are `mem[start..end]`.
+/// A read buffer. The bytes that were read and not consumed yet are `mem[start..end]`, behind [`HEADROOM`].
 ///
 /// It has no memory until [`Buffers::equip`] gives it some. Its owner calls [`Buffers::release`] whenever it is empty, and clears
 /// and releases it before it is dropped.
@@ -347,10 +372,16 @@ impl Buffer {
         self.start == self.end
     }
 
-    /// Size of the memory.
+    /// Most bytes that fit in.
     #[inline]
     pub fn capacity(&self) -> usize {
-        self.mem.len()
+        self.mem.len().saturating_sub(HEADROOM)
+    }
+
+    /// Where the content begins.
+    #[inline]
+    fn front(&self) -> usize {
+        HEADROOM.min(self.mem.len())
     }
 
     /// Consumes the first `n` bytes.
@@ -359,15 +390,14 @@ impl Buffer {
         debug_assert!(n <= self.len());
         self.start += n;
         if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
+            self.clear();
         }
     }
 
     /// The free memory behind the content. The content is moved to the front first if it reaches the end.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
-        if self.end == self.mem.len() && self.start > 0 {
+        if self.end == self.mem.len() && self.start > self.front() {
             self.compact();
         }
         &mut self.mem[self.end..]
@@ -375,9 +405,10 @@ impl Buffer {
 
     /// Moves the content to the front.
     pub fn compact(&mut self) {
-        self.mem.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        let front = self.front();
+        self.mem.copy_within(self.start..self.end, front);
+        self.end -= self.start - front;
+        self.start = front;
     }
 
     /// Adds the first `n` bytes of [`Self::room`] to the content.
@@ -388,104 +419,13 @@ impl Buffer {
     }
 
     /// Drops the content. The memory is kept.
+    #[inline]
     pub fn clear(&mut self) {
-        self.start = 0;
-        self.end = 0;
+        self.start = self.front();
+        self.end = self.start;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holding(buffers: &Buffers, size: usize, text: &[u8]) -> Buffer {
-        let mut buffer = Buffer::default();
-        buffers.equip(&mut buffer, size);
-        buffer.room()[..text.len()].copy_from_slice(text);
-        buffer.filled(text.len());
-        buffer
-    }
-
-    #[test]
-    fn content_is_kept_when_the_size_changes() {
-        let buffers = Buffers::new();
-        let mut buffer = holding(&buffers, 1, b"abcdef");
-        buffer.consume(2);
-        for (size, capacity) in [(SMALL + 1, LARGE), (LARGE + 1, HUGE), (HUGE + 1, HUGE + 1)] {
-            buffers.equip(&mut buffer, size);
-            assert_eq!(
-                (buffer.bytes(), buffer.capacity()),
-                (&b"cdef"[..], capacity)
-            );
-        }
-        buffers.shrink(&mut buffer, LARGE);
-        assert_eq!((buffer.bytes(), buffer.capacity()), (&b"cdef"[..], LARGE));
-        let full = vec![b'x'; LARGE + 1];
-        let mut full = holding(&buffers, HUGE, &full);
-        buffers.shrink(&mut full, LARGE);
-        assert_eq!(
-            full.capacity(),
-            HUGE,
-            "content that doesn't fit is not moved"
-        );
-    }
-
-    #[test]
-    fn the_number_of_huge_buffers_is_limited() {
-        let buffers = Buffers::new();
-        let mut in_use: Vec<_> = (0..HUGE_IN_USE)
-            .map(|_| holding(&buffers, HUGE, b""))
-            .collect();
-        assert_eq!(buffers.most(), LARGE);
-        buffers.release(&mut in_use[0]);
-        assert_eq!(buffers.most(), HUGE);
-    }
-
-    #[test]
-    fn buffers_of_thousands_of_connections_are_reused() {
-        let buffers = Buffers::new();
-        let free = || buffers.spare_small();
-        for _ in 0..2 {
-            let equipped = |_| holding(&buffers, SMALL, b"");
-            let mut in_use: Vec<_> = (0..8_000).map(equipped).collect();
-            assert_eq!(free(), 0);
-            in_use.iter_mut().for_each(|b| buffers.release(b));
-            assert_eq!(free(), 8_000);
-            buffers.sweep();
-        }
-        buffers.sweep();
-        assert_eq!(free(), 0, "none was needed");
-    }
-
-    #[test]
-    fn a_piece_keeps_its_memory_and_returns_it() {
-        let buffers = Buffers::new();
-        let free = || buffers.spare_small();
-        let mut buffer = holding(&buffers, SMALL, b"abcdef");
-        buffer.consume(1);
-        let at = buffer.bytes().as_ptr();
-        let mut piece = buffers.split_off(&mut buffer, 3);
-        assert_eq!((&piece[..], piece.as_ptr()), (&b"bcd"[..], at));
-        assert_eq!(buffer.bytes(), b"ef");
-        piece.consume(2);
-        assert_eq!(&piece[..], b"d");
-        drop(piece);
-        assert_eq!(free(), 1);
-        drop(buffers.split_off(&mut buffer, 2));
-        assert_eq!((buffer.capacity(), free()), (0, 2));
-    }
-
-    #[test]
-    fn unused_memory_is_freed() {
-        let buffers = Buffers::new();
-        let mut in_use = [(); 3].map(|()| holding(&buffers, SMALL, b""));
-        in_use.iter_mut().for_each(|b| buffers.release(b));
-        let free = || buffers.spare_small();
-        buffers.sweep();
-        assert_eq!(free(), 3, "all three were needed since the beginning");
-        let mut one = holding(&buffers, SMALL, b"");
-        buffers.release(&mut one);
-        buffers.sweep();
-        assert_eq!(free(), 1);
-    }
-}
+#[path = "buffer_tests.rs"]
+mod tests;

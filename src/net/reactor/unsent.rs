@@ -45,6 +45,9 @@ impl Content {
         let Some(InsertedPiece { at, piece }) = &self.piece else {
             return send(socket, &self.bytes, SendFlags::NOSIGNAL);
         };
+        if self.bytes.is_empty() {
+            return send(socket, piece, SendFlags::NOSIGNAL);
+        }
         let (before, after) = self.bytes.split_at(*at);
         let parts = [before, piece, after].map(IoSlice::new);
         let used = if after.is_empty() { 2 } else { 3 };
@@ -93,15 +96,26 @@ impl Unsent {
         self.content.borrow_mut().bytes = bytes;
     }
 
-    /// Lets `put` add the bytes of another write.
+    /// Lets `put` add the bytes of another write. They are moved to a piece that ends what is unsent, if it has room.
     pub(super) fn append(&self, put: impl FnOnce(&mut Vec<u8>)) {
-        put(&mut self.content.borrow_mut().bytes);
+        let Content { bytes, piece } = &mut *self.content.borrow_mut();
+        let is_behind = bytes.is_empty();
+        put(bytes);
+        if is_behind
+            && let Some(InsertedPiece { piece, .. }) = piece
+            && piece.append(bytes)
+        {
+            bytes.clear();
+        }
     }
 
-    /// Adds a piece behind bytes that were just put.
+    /// Adds a piece behind bytes that were just put. They are moved to it, if it has room: what lies in one place is sent more cheaply.
     #[inline]
-    pub(super) fn put_piece(&self, piece: Piece) {
+    pub(super) fn put_piece(&self, mut piece: Piece) {
         let content = &mut *self.content.borrow_mut();
+        if piece.prepend(&content.bytes) {
+            content.bytes.clear();
+        }
         content.piece = Some(InsertedPiece {
             at: content.bytes.len(),
             piece,
@@ -173,6 +187,22 @@ mod tests {
             return content.bytes.clone();
         };
         [&content.bytes[..*at], piece, &content.bytes[*at..]].concat()
+    }
+
+    /// Head, body and end of a message are sent from one piece of memory, unless the head is larger than the room before the body.
+    #[test]
+    fn a_piece_takes_up_what_is_sent_around_it() {
+        for (head, parts) in [(b"head".to_vec(), 0), (vec![b'h'; 4096], 4096 + 3)] {
+            let unsent = Unsent::default();
+            unsent.put(head.clone());
+            unsent.put_piece(fixtures::piece(&Buffers::new(), b"body"));
+            for part in ["e", "nd"] {
+                unsent.append(|bytes| bytes.extend_from_slice(part.as_bytes()));
+            }
+            let content = unsent.content.borrow();
+            assert_eq!(all(&content), [&head[..], b"bodyend"].concat());
+            assert_eq!(content.bytes.len(), parts, "beside the piece");
+        }
     }
 
     #[test]
