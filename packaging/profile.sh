@@ -29,6 +29,8 @@ bench() {
 }
 bench --seconds 2 --case get1k,get1k-browser,get64k,get1m,post10k,chunked,tls1k,tls-handshake,tls-resume,h2,h2-clear,h2-h2c,grpc,websocket
 bench --case features
+# Edits of large files are to be adopted at once as well.
+bench --case reload
 
 "$profdata" merge -o "$out/cutover.profdata" "$out"/raw/*.profraw
 rustc -vV > "$out/rustc"
