@@ -45,6 +45,9 @@ const SHED_MIN_AGE_MS: u64 = 1_000;
 /// Number of idle upstream connections that are closed per tick when descriptors run out.
 const UPSTREAM_SHED: usize = 16;
 
+/// Polls of tasks after which the runtime of a busy worker looks for timers. Sockets are looked for much more often, by their own task.
+const EVENT_INTERVAL: u32 = 255;
+
 /// A command of the control thread.
 #[derive(Debug)]
 pub enum WorkerCommand {
@@ -158,7 +161,8 @@ fn run_thread(
     pulse: Arc<AtomicU64>,
     started: &std::sync::mpsc::Sender<io::Result<()>>,
 ) {
-    match runtime.enable_all().build_local(LocalOptions::default()) {
+    runtime.enable_all().event_interval(EVENT_INTERVAL);
+    match runtime.build_local(LocalOptions::default()) {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
             runtime.block_on(WorkerThread::new(id, shared, pulse).run(commands));

@@ -31,6 +31,10 @@ use crate::prefetch::prefetch_all;
 
 /// Most events that are taken at once.
 const EVENTS: usize = 256;
+/// Events at once after which more are looked for without being told of them. With fewer, a look would often be in vain.
+const MANY: usize = 16;
+/// How often in a row that is done. Then the runtime gets to look for timers and others.
+const LOOKS: u32 = 4;
 /// How many events ahead of its own the CPU is asked for a socket's state.
 const AHEAD: usize = 3;
 /// With up to this many sockets their states are in the CPU's caches anyway.
@@ -49,6 +53,10 @@ struct Reactor {
     driven: Cell<bool>,
     sockets: RefCell<Slab<Rc<SocketState>>>,
     deferred: DeferredSends,
+    /// How many events were taken last.
+    taken: Cell<usize>,
+    /// Looks in a row for events that nobody told of.
+    looks: Cell<u32>,
     /// Memory for the events of one call.
     events: RefCell<Vec<Event>>,
 }
@@ -137,10 +145,21 @@ impl Reactor {
         events.clear();
         events.reserve_exact(EVENTS);
         let taken = epoll::wait(epoll, spare_capacity(&mut events), Some(&AT_ONCE));
+        self.taken.set(events.len());
         self.deferred.set_events(events.len());
         self.report(&events);
         // Interrupted: there may be some.
         taken.map_or(EVENTS, |_| events.len())
+    }
+
+    /// Whether to look for events without being told of them, which saves a system call: where many sockets had some, others have some
+    /// by now.
+    #[inline]
+    fn may_look_at_once(&self) -> bool {
+        let looks = self.looks.get();
+        let may = self.taken.get() >= MANY && looks < LOOKS;
+        self.looks.set(if may { looks + 1 } else { 0 });
+        may
     }
 
     fn report(&self, events: &[Event]) {
@@ -202,6 +221,11 @@ async fn drive(set: AsyncFd<Arc<OwnedFd>>, _driving: Driving) {
         REACTOR.with(|reactor| {
             reactor.deferred.set_driver(cx.waker());
             reactor.send_deferred();
+            if reactor.may_look_at_once() && reactor.take_events(set.get_ref()) > 0 {
+                // Runs after the tasks that were woken.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // Waiting fails only when the runtime ends.
             let Ok(mut readable) = ready!(set.poll_read_ready(cx)) else {
                 return Poll::Ready(());
@@ -239,4 +263,22 @@ pub(super) fn take_events() -> usize {
         let epoll = reactor.epoll().expect("the set");
         reactor.take_events(&epoll)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_thread_looks_for_events_a_few_times_before_it_waits() {
+        let reactor = Reactor::default();
+        let looks = || (0..2 * LOOKS + 2).filter(|_| reactor.may_look_at_once());
+        assert_eq!(looks().count(), 0);
+        reactor.taken.set(MANY);
+        let in_row: Vec<_> = looks().collect();
+        let expected = (0..LOOKS).chain(LOOKS + 1..2 * LOOKS + 1);
+        assert!(in_row.into_iter().eq(expected));
+        reactor.taken.set(MANY - 1);
+        assert_eq!(looks().count(), 0);
+    }
 }
