@@ -119,9 +119,14 @@ pub fn free_port() -> u16 {
     panic!("no free port below 32000");
 }
 
+/// Connections that wait to be accepted. The standard library's 128 are fewer than a crowd of clients may bring at once, and the
+/// kernel then drops what comes.
+const BACKLOG: i32 = 1024;
+
 /// A listening socket on loopback, on a port that the kernel chose.
 pub fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port on loopback");
+    rustix::net::listen(&listener, BACKLOG).expect("a longer queue");
     let address = listener.local_addr().expect("the address that was bound");
     (listener, address)
 }

@@ -76,7 +76,8 @@ fn load_is_balanced_by_weight_over_what_is_up() {
 
 #[test]
 fn a_session_stays_on_its_server_until_that_is_gone() {
-    let names = ["one", "two", "three"];
+    // Longer than what the random text of a cookie may contain by chance.
+    let names = ["server-one", "server-two", "server-three"];
     let mut origins = names.map(|name| Some(Origin::named(name)));
     let at = |n: usize| origins[n].as_ref().expect("an origin");
     let proxy = FrontDoor::new("haproxy-sticky.toml")
