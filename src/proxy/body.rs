@@ -137,9 +137,9 @@ impl Flow {
 }
 
 impl Flow {
-    /// Pending when the turn is used up, since more than `turn_end` bytes were moved. A fast source and a fast sink never block each other, so
-    /// without turns one large body would starve every other task of the worker. `yield_now` wakes
-    /// this task after the runtime has polled the I/O driver.
+    /// Pending when the turn is used up, since more than `turn_end` bytes were moved. A fast source
+    /// and a fast sink never block each other, so without turns one large body would starve every
+    /// other task of the worker. `yield_now` wakes this task after the runtime has polled the I/O driver.
     #[inline]
     fn poll_turn(&mut self, cx: &mut Context<'_>, turn_end: u64) -> Poll<()> {
         if self.moved <= turn_end {

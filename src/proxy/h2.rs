@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::wire::{self, Sink, WireError};
+use super::wire::{self, Gone, Recipient, Sink, WireError};
 use crate::http1::{FieldId, Reject, trailers};
 use crate::http2::{ErrorCode, HeadBlock, HeadWriter, Indexing, StreamError, StreamHandle};
 use crate::reason::Reason;
@@ -168,14 +168,6 @@ impl H2Sender {
         self.handle.reset(code);
     }
 
-    /// Ready when the stream has failed. A complete message can't be taken back.
-    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.ended {
-            true => Poll::Pending,
-            false => self.handle.poll_failed(cx).map(drop),
-        }
-    }
-
     /// Sends a response head, after which a body follows unless `ended`.
     pub(crate) fn send_head(
         &mut self,
@@ -208,6 +200,16 @@ impl H2Sender {
                 head.put(name, value.as_bytes(), indexing);
             }
         })
+    }
+}
+
+impl Recipient for H2Sender {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match self.ended {
+            // The response is complete, so a reset can't take anything back.
+            true => Poll::Pending,
+            false => self.handle.poll_failed(cx).map(|_| Gone::Left),
+        }
     }
 }
 

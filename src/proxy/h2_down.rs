@@ -47,7 +47,7 @@ pub(crate) struct H2Down {
 /// A stream that only has to be sent the rest of its response.
 #[derive(Debug)]
 pub(crate) struct H2Rest {
-    sender: H2Sender,
+    pub(crate) sender: H2Sender,
     /// The upload counts until the stream has ended.
     _bulk: Option<BulkUpload>,
 }
@@ -98,7 +98,7 @@ impl H2Down {
 
     /// Resets a stream whose response is missing or incomplete.
     pub(crate) fn abort(self) {
-        self.stream.sender.reset(ErrorCode::INTERNAL_ERROR);
+        self.into_rest().abort();
     }
 
     /// What is needed to send the rest of the response. Nothing more is read of the request.
@@ -124,34 +124,9 @@ impl H2Rest {
     }
 }
 
-impl Recipient for H2Rest {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        self.sender.poll_failed(cx).map(|()| Gone::Left)
-    }
-}
-
-impl Sink for H2Rest {
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.sender.poll_write(cx, data)
-    }
-    fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), WireError>> {
-        self.sender.poll_finish(cx, trailers)
-    }
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.sender.poll_flush(cx)
-    }
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.sender.poll_shutdown(cx)
-    }
-}
-
 impl Recipient for H2Down {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        self.stream.sender.poll_failed(cx).map(|()| Gone::Left)
+        self.stream.sender.poll_gone(cx)
     }
 }
 

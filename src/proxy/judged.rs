@@ -84,7 +84,7 @@ impl RunningRequest {
 
 /// Nanoseconds; those of more than 584 years wrap.
 #[inline]
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     let seconds = time.as_secs().wrapping_mul(1_000_000_000);
     seconds.wrapping_add(time.subsec_nanos().into())
 }

@@ -97,8 +97,8 @@ pub use peer::Peer;
 pub use respond::{
     RejectedHead, answer_challenge, record_rejected, redirect_https, refuse, refuse_head,
 };
-pub use snapshots::RequestSnapshots;
-pub(crate) use snapshots::SharedSnapshot;
+pub use snapshots::{RequestSnapshots, SharedSnapshot};
+
 pub use undelivered::Undelivered;
 pub use worker::Worker;
 

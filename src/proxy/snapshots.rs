@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::Worker;
 use crate::snapshot::Snapshot;
 
-/// A snapshot of the worker, whose references it counts on its own thread.
-pub(crate) type SharedSnapshot = Rc<Arc<Snapshot>>;
+/// A snapshot of the worker. Its requests count references on this thread; the counter of the `Arc` is shared by all workers.
+pub type SharedSnapshot = Rc<Arc<Snapshot>>;
 
 /// The snapshot that a request began with and, after it has waited, later ones. All of them live until the request has ended,
 /// because its record refers to them.

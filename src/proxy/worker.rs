@@ -16,6 +16,7 @@ use super::headers::RequestId;
 use super::hold_queue::HoldQueues;
 use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
+use super::snapshots::SharedSnapshot;
 use super::traces::WorkerTraces;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
@@ -71,11 +72,7 @@ pub struct Worker {
     /// When the worker started; the clock of [`Self::is_new_failure`].
     started: Instant,
     suspects: Suspects,
-    #[expect(
-        clippy::redundant_allocation,
-        reason = "requests count references on this thread; the Arc's counter is shared by all workers"
-    )]
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<SharedSnapshot>,
     rng: RefCell<fastrand::Rng>,
     services: RefCell<Vec<WorkerServiceState>>,
     heads: HeadPool<ResponseHead>,
@@ -161,7 +158,7 @@ impl Worker {
 
     /// The current snapshot. Cloning it doesn't touch a counter that is shared with other threads.
     #[inline]
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> SharedSnapshot {
         self.snapshot.borrow().clone()
     }
 

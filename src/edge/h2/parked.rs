@@ -76,7 +76,7 @@ impl ParkedStream {
             return Poll::Ready(Ok(()));
         };
         let silence = record.silence(&response.snapshot, &self.control);
-        response.rest.poll(silence, task, down)
+        response.rest.poll(silence, task, &mut down.sender)
     }
 
     fn end(&mut self, result: Result<(), ExchangeError>) {

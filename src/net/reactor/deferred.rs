@@ -31,8 +31,8 @@ const SPARE_BYTES: usize = 64 * 1024;
 pub(super) struct DeferredSends {
     /// Indices of the sockets, in the order of the writes.
     sockets: RefCell<Vec<usize>>,
-    /// Whether many sockets had events at once the last time.
-    is_busy: Cell<bool>,
+    /// How many events were taken at once the last time.
+    events: Cell<usize>,
     /// Wakes the task that sends; `None` if there is none.
     driver: RefCell<Option<Waker>>,
     /// Memory of earlier writes.
@@ -49,7 +49,13 @@ impl DeferredSends {
     /// Records how many events were taken at once.
     #[inline]
     pub(super) fn set_events(&self, number: usize) {
-        self.is_busy.set(number >= WORTHWHILE);
+        self.events.set(number);
+    }
+
+    /// How many events were taken at once the last time.
+    #[inline]
+    pub(super) fn events(&self) -> usize {
+        self.events.get()
     }
 
     /// Sets the task that sends.
@@ -115,7 +121,7 @@ impl Reactor {
     /// Whether writes to `socket` can be deferred.
     #[inline]
     fn can_defer(&self, socket: &SocketState) -> bool {
-        self.deferred.is_busy.get()
+        self.deferred.events() >= WORTHWHILE
             && socket.is_writable()
             && self.deferred.driver.borrow().is_some()
     }

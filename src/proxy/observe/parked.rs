@@ -10,7 +10,7 @@ use super::{Inbound, Recording};
 use crate::index::{EndpointIx, RuleIx, ServiceIx, VersionIx};
 use crate::net::TaskControl;
 use crate::proxy::headers::{Fields, Request};
-use crate::proxy::judged::User;
+use crate::proxy::judged::{User, nanos};
 use crate::proxy::silence::Silence;
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::{Chosen, FlagState, Times, TryRecord};
@@ -49,10 +49,6 @@ fn packed(index: Option<usize>) -> Option<NonZeroU32> {
 
 fn unpacked(packed: Option<NonZeroU32>) -> Option<usize> {
     packed.map(|index| index.get() as usize - 1)
-}
-
-fn nanos(time: Duration) -> u64 {
-    time.as_nanos() as u64
 }
 
 impl Recording<'_> {
