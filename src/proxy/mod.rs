@@ -97,10 +97,9 @@ pub use peer::Peer;
 pub use respond::{
     RejectedHead, answer_challenge, record_rejected, redirect_https, refuse, refuse_head,
 };
-pub use snapshots::{RequestSnapshots, SharedSnapshot};
-
+pub use snapshots::RequestSnapshots;
 pub use undelivered::Undelivered;
-pub use worker::Worker;
+pub use worker::{SharedSnapshot, Worker};
 
 use crate::http1::{self, Framing};
 use crate::net::{TaskControl, TaskPhase};

@@ -1,14 +1,10 @@
 //! The snapshots that one request uses.
 
 use std::cell::OnceCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Worker;
+use super::worker::{SharedSnapshot, Worker};
 use crate::snapshot::Snapshot;
-
-/// A snapshot of the worker. Its requests count references on this thread; the counter of the `Arc` is shared by all workers.
-pub type SharedSnapshot = Rc<Arc<Snapshot>>;
 
 /// The snapshot that a request began with and, after it has waited, later ones. All of them live until the request has ended,
 /// because its record refers to them.

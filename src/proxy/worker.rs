@@ -16,7 +16,6 @@ use super::headers::RequestId;
 use super::hold_queue::HoldQueues;
 use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
-use super::snapshots::SharedSnapshot;
 use super::traces::WorkerTraces;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
@@ -37,6 +36,9 @@ use crate::upstream::{Conns, Endpoint, H2Conns, Pool, PoolView};
 const IDLE_CLOSE_GRACE_MS: u64 = 1_000;
 /// Ticks in which all idle upstream connections are swept once.
 const SWEEP_EVERY: u64 = 20;
+
+/// A snapshot of the worker. Its requests count references on this thread; the counter of the `Arc` is shared by all workers.
+pub type SharedSnapshot = Rc<Arc<Snapshot>>;
 
 /// The state of one worker thread.
 ///
