@@ -9,7 +9,7 @@ use cutover::config::spec::{
     Balance, CohortKey, CohortSpec, Condition, EndpointAddress, EndpointSpec, HostPattern,
     PathPattern, Pattern, RuleSpec, Scheme, Share, Subject,
 };
-use cutover::http1::{Framing, Method, RequestHead, ResponseHead};
+use cutover::http1::{Framing, HeadCache, Method, RequestHead, ResponseHead};
 use cutover::index::{RuleIx, VersionIx};
 use cutover::proxy::Peer;
 use cutover::proxy::headers::{H1Fields, Request, RequestId};
@@ -45,6 +45,11 @@ pub fn all() -> Vec<Step> {
             "a browser's request head of 14 fields",
             parse_browser,
         ),
+        step(
+            "repeat_request",
+            "a browser's request head that repeats",
+            repeat_request,
+        ),
         step("find_host", "1,000 services, a host each", find_host),
         step("find_path", "a wildcard host with 10,000 paths", find_path),
         step(
@@ -72,6 +77,11 @@ pub fn all() -> Vec<Step> {
             "an answer's head of 5 fields",
             parse_response,
         ),
+        step(
+            "repeat_response",
+            "an answer's head that repeats",
+            repeat_response,
+        ),
         step("record", "in flight, rule, status, duration", record),
     ]
 }
@@ -94,6 +104,22 @@ fn parse_response() -> Box<dyn FnMut()> {
     let mut head = ResponseHead::new();
     Box::new(move || {
         let _ = black_box(head.parse(black_box(RESPONSE), Method::Get, &LIMITS));
+    })
+}
+
+fn repeat_request() -> Box<dyn FnMut()> {
+    let mut head = RequestHead::new();
+    let mut cache = HeadCache::default();
+    Box::new(move || {
+        let _ = black_box(head.parse_cached(black_box(BROWSER), &LIMITS, &mut cache));
+    })
+}
+
+fn repeat_response() -> Box<dyn FnMut()> {
+    let mut head = ResponseHead::new();
+    let mut cache = HeadCache::default();
+    Box::new(move || {
+        let _ = black_box(head.parse_cached(black_box(RESPONSE), Method::Get, &LIMITS, &mut cache));
     })
 }
 

@@ -2,8 +2,8 @@
 
 use cutover::http1::framing::{DecodeStep, trailers};
 use cutover::http1::{
-    BodyDecoder, Field, FieldId, Framing, HeadLimits, Method, Reject, RequestHead, ResponseHead,
-    Span, authority, path,
+    BodyDecoder, Field, FieldId, Framing, HeadCache, HeadLimits, Method, Reject, RequestHead,
+    ResponseHead, Span, authority, path,
 };
 
 /// Small enough that short inputs meet them.
@@ -22,6 +22,16 @@ pub fn request_head(data: &[u8]) {
     let grown = grow(data, |bytes| growing.parse(bytes, &LIMITS));
     assert_eq!(whole, grown, "the split matters: {}", data.escape_ascii());
     check_reject(whole.err());
+    let mut cache = HeadCache::default();
+    let _ = RequestHead::new().parse_cached(&nearly(data), &LIMITS, &mut cache);
+    for _ in 0..2 {
+        let mut cached = RequestHead::new();
+        let again = cached.parse_cached(data, &LIMITS, &mut cache);
+        assert_eq!(again, whole, "the cache matters: {}", data.escape_ascii());
+        if matches!(whole, Ok(Some(_))) {
+            assert_eq!(format!("{cached:?}"), format!("{head:?}"));
+        }
+    }
     let Ok(Some(len)) = whole else { return };
     assert_eq!(format!("{head:?}"), format!("{growing:?}"));
     assert_eq!(len, head.len);
@@ -83,6 +93,16 @@ pub fn response_head(data: &[u8]) {
         let grown = grow(data, |bytes| growing.parse(bytes, method, &LIMITS));
         assert_eq!(whole, grown, "the split matters: {}", data.escape_ascii());
         check_reject(whole.err());
+        let mut cache = HeadCache::default();
+        let _ = ResponseHead::new().parse_cached(&nearly(data), Method::Get, &LIMITS, &mut cache);
+        for _ in 0..2 {
+            let mut cached = ResponseHead::new();
+            let again = cached.parse_cached(data, method, &LIMITS, &mut cache);
+            assert_eq!(again, whole, "the cache matters: {}", data.escape_ascii());
+            if matches!(whole, Ok(Some(_))) {
+                assert_eq!(format!("{cached:?}"), format!("{head:?}"));
+            }
+        }
         let Ok(Some(len)) = whole else { return };
         assert_eq!(format!("{head:?}"), format!("{growing:?}"));
         assert_eq!(len, head.len);
@@ -96,6 +116,18 @@ pub fn response_head(data: &[u8]) {
         assert_eq!(head.framing == Framing::Empty, bodiless);
         assert_eq!(head.upgrade.is_some(), head.status == 101);
     }
+}
+
+/// Other bytes that differ in one place, which the bytes themselves decide.
+fn nearly(data: &[u8]) -> Vec<u8> {
+    let mut other = data.to_vec();
+    if !data.is_empty() {
+        let sum = data
+            .iter()
+            .fold(0, |sum: usize, &b| sum.wrapping_mul(31) + usize::from(b));
+        other[sum % data.len()] ^= 1 << (sum % 3);
+    }
+    other
 }
 
 /// What came out of a decoder.

@@ -353,11 +353,10 @@ impl ConnectionContext<'_> {
             underscores: limits.underscores,
         };
         loop {
-            if head
-                .parse(down.wire.mem.input.bytes(), &limits)
-                .map_err(LocalReply::refuse)?
-                .is_some()
-            {
+            let received = down.wire.mem.input.bytes();
+            let cache = &self.worker.request_cache;
+            let parsed = head.parse_cached(received, &limits, &mut cache.borrow_mut());
+            if parsed.map_err(LocalReply::refuse)?.is_some() {
                 return Ok(true);
             }
             match self.filled(down).await {

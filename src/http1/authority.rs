@@ -80,7 +80,7 @@ const MAX_KNOWN: usize = 255 + 6;
 
 /// The last valid `Host`, and the host in it. Most requests name the same one as the request before them, and are then spared
 /// its check.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct KnownHost {
     authority: Vec<u8>,
     host: String,

@@ -34,6 +34,15 @@ impl Span {
         (self.end - self.start) as usize
     }
 
+    /// Returns the span of the same bytes in a head in which they start `by` bytes later, or earlier if it is negative.
+    #[inline]
+    pub(super) fn moved(self, by: i32) -> Self {
+        Self {
+            start: self.start.wrapping_add_signed(by),
+            end: self.end.wrapping_add_signed(by),
+        }
+    }
+
     /// Whether the span has no bytes.
     #[inline]
     pub fn is_empty(self) -> bool {
@@ -87,6 +96,19 @@ pub struct Field {
     pub hop: bool,
     /// Whether it came in HTTP/2 as never indexed, and has to be sent on in this form (RFC 7541 §6.2.3).
     pub sensitive: bool,
+}
+
+impl Field {
+    /// Returns the field as it is in a head in which it starts `by` bytes later, or earlier if it is negative.
+    #[inline]
+    pub(super) fn moved(self, by: i32) -> Self {
+        Self {
+            name: self.name.moved(by),
+            value: self.value.moved(by),
+            line: self.line.moved(by),
+            ..self
+        }
+    }
 }
 
 /// Stack space for the headers that httparse finds.

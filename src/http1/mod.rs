@@ -1,7 +1,7 @@
 //! The HTTP/1 codec for requests and responses (RFC 9110, RFC 9112), without I/O: bytes in, offsets and decisions out.
 //!
 //! * [`head`]: the parts that request and response heads share. A head is parsed in place into a table of offsets over the
-//!   read buffer, without a map and without copies; `plain` does it in one pass for heads of the usual form.
+//!   read buffer, without a map and without copies; `plain` does it in one pass for heads of the usual form, and `head_cache` recognises heads that repeat.
 //! * [`fields`]: classifies field names: hop-by-hop, framing, added by the proxy. [`method`]: the same for methods.
 //! * [`framing`]: finds the end of a body (length, chunked, until close), decoding it or passing it on as it is.
 //!   [`trailers`]: the trailer section after it.
@@ -19,6 +19,7 @@ mod decode_step;
 pub(crate) mod fields;
 pub mod framing;
 pub(crate) mod head;
+mod head_cache;
 pub mod lists;
 pub(crate) mod method;
 pub(crate) mod number;
@@ -33,6 +34,7 @@ pub(crate) mod trailers;
 pub use fields::FieldId;
 pub use framing::{BodyDecoder, DecodeStep, Framing};
 pub use head::{Field, HeadLimits, HttpVersion, Span};
+pub use head_cache::HeadCache;
 pub use method::Method;
 pub use request::RequestHead;
 pub use response::ResponseHead;

@@ -45,14 +45,9 @@ pub(super) struct StatusLine {
     pub reason: Span,
 }
 
-/// Splits the request that starts at `start`, and fills `fields`. Returns its first line and the offset of its end.
+/// Splits the first line of the request that starts at `start`. Returns it and the offset of its end.
 #[inline]
-pub(super) fn split_request(
-    buf: &[u8],
-    start: usize,
-    max_fields: usize,
-    fields: &mut Vec<Field>,
-) -> Option<(RequestLine, usize)> {
+pub(super) fn split_request_line(buf: &[u8], start: usize) -> Option<(RequestLine, usize)> {
     let line = buf.get(start..)?;
     let method_len = match line {
         [b'G', b'E', b'T', b' ', ..] => 3,
@@ -70,13 +65,11 @@ pub(super) fn split_request(
     if target_len == 0 || line[target_end..].first_chunk() != Some(REQUEST_LINE_END) {
         return None;
     }
-    let fields_start = start + target_end + REQUEST_LINE_END.len();
-    let end = split_fields(buf, fields_start, max_fields, fields)?;
     let line = RequestLine {
         method: Span::new(start, start + method_len),
         target: Span::new(start + target_start, start + target_end),
     };
-    Some((line, end))
+    Some((line, start + target_end + REQUEST_LINE_END.len()))
 }
 
 /// Splits the response at the start of `buf`, and fills `fields`. Returns its first line and the offset of its end.
@@ -114,7 +107,7 @@ pub(super) fn split_response(
 
 /// Fills `fields` from the lines that start at `at`, and returns the offset after the empty line that ends them.
 #[inline]
-fn split_fields(
+pub(super) fn split_fields(
     buf: &[u8],
     mut at: usize,
     max_fields: usize,

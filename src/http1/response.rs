@@ -9,7 +9,7 @@ use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::request::from_httparse;
-use super::{FieldId, Framing, Method, Reject, plain, target};
+use super::{FieldId, Framing, HeadCache, Method, Reject, plain, target};
 use crate::reason::Reason;
 
 /// Offset after the status in `HTTP/1.1 200`.
@@ -19,7 +19,7 @@ const STATUS_END: usize = 12;
 ///
 /// It is meaningless without that buffer, which must not be changed or moved up until the head is no longer used. Everything in it
 /// was validated, so that it can be forwarded line by line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ResponseHead {
     /// Status code, 100 to 999.
     pub status: u16,
@@ -102,6 +102,41 @@ impl ResponseHead {
         self.interpret(window, method)?;
         self.len = end;
         Ok(Some(end))
+    }
+
+    /// Parses as [`Self::parse`] does, faster if the same head is in the cache, which learns heads by this.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    #[inline]
+    pub fn parse_cached(
+        &mut self,
+        buf: &[u8],
+        method: Method,
+        limits: &HeadLimits,
+        cache: &mut HeadCache<Self>,
+    ) -> Result<Option<usize>, Reject> {
+        // To a HEAD the same head has no body.
+        if method == Method::Head {
+            return self.parse(buf, method, limits);
+        }
+        let window = &buf[..buf.len().min(limits.bytes)];
+        if let Some(known) = cache.find(window, limits) {
+            self.copy(known);
+            return Ok(Some(self.len));
+        }
+        let end = self.parse(buf, method, limits)?;
+        if let Some(end) = end {
+            cache.learn(window, end, limits, self);
+        }
+        Ok(end)
+    }
+
+    fn copy(&mut self, known: &Self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        fields.extend_from_slice(&known.fields);
+        *self = Self { fields, ..*known };
     }
 
     /// Splits a head that isn't plain: unusual, incomplete or malformed. Returns where it ends.

@@ -180,13 +180,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             bulk,
         } = kept;
         let open = OpenConnection::of(self.shard(endpoint));
-        let mut up = H1Up::new(
-            stream,
-            worker.buffers.clone(),
-            worker.take_head(),
-            endpoint,
-            bulk,
-        );
+        let mut up = H1Up::new(stream, worker, endpoint, bulk);
         let result = self
             .run_exchange(active, edits, upload, down, &mut up)
             .await;

@@ -4,15 +4,17 @@
 //! response on the connection predicts the next one: a small response is read together with its
 //! head by one system call, a large body is left in the socket and spliced.
 
+use std::cell::RefCell;
 use std::task::{Context, Poll};
 
 use super::exchange::Remainder;
 use super::h1::{Encoding, H1, OverH1};
 use super::headers::{Fields, H1Fields, Request, RequestEdits};
 use super::wire::{Source, Upstream, WireError};
-use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
+use super::worker::Worker;
+use crate::http1::{Framing, HeadCache, HeadLimits, Method, ResponseHead};
+use crate::net::Stream;
 use crate::net::buffer::HUGE;
-use crate::net::{Buffers, Stream};
 use crate::upstream::Endpoint;
 
 /// Limits for response heads. Wider than for requests, since endpoints are trusted more than clients.
@@ -36,7 +38,9 @@ const HEAD_READ: usize = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct H1Up<'a> {
     wire: H1,
+    /// Scratch space of the worker.
     head: Box<ResponseHead>,
+    cache: &'a RefCell<HeadCache<ResponseHead>>,
     /// Supplies `Host` for a request without an authority (HTTP/1.0).
     endpoint: &'a Endpoint,
     method: Method,
@@ -49,19 +53,18 @@ pub(crate) struct H1Up<'a> {
 }
 
 impl<'a> H1Up<'a> {
-    /// Wraps a connection at a message boundary. `head` is scratch space of the worker, `bulk` the
-    /// value of [`Self::bulk`] after the previous exchange.
+    /// Wraps a connection at a message boundary. `bulk` is the value of [`Self::bulk`] after the previous exchange.
     #[inline]
     pub(crate) fn new(
         stream: Stream,
-        buffers: Buffers,
-        head: Box<ResponseHead>,
+        worker: &'a Worker,
         endpoint: &'a Endpoint,
         bulk: usize,
     ) -> Self {
         Self {
-            wire: H1::new(stream, buffers),
-            head,
+            wire: H1::new(stream, worker.buffers.clone()),
+            head: worker.take_head(),
+            cache: &worker.response_cache,
             endpoint,
             method: Method::Get,
             bulk,
@@ -148,11 +151,11 @@ impl Upstream for H1Up<'_> {
         loop {
             if !self.wire.mem.input.is_empty() {
                 self.seen = true;
-                if self
-                    .head
-                    .parse(self.wire.mem.input.bytes(), self.method, &LIMITS)?
-                    .is_some()
-                {
+                let received = self.wire.mem.input.bytes();
+                let cache = &mut self.cache.borrow_mut();
+                let head = &mut self.head;
+                let parsed = head.parse_cached(received, self.method, &LIMITS, cache)?;
+                if parsed.is_some() {
                     return Poll::Ready(Ok(()));
                 }
             }

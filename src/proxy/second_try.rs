@@ -304,13 +304,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
     ) -> Result<Asked<'a>, ClosedConnection> {
         let worker = self.cx.worker;
         let open = OpenConnection::of(endpoint.metrics.shard(worker.id));
-        let mut up = Box::new(H1Up::new(
-            kept.stream,
-            worker.buffers.clone(),
-            worker.take_head(),
-            endpoint,
-            kept.bulk,
-        ));
+        let mut up = Box::new(H1Up::new(kept.stream, worker, endpoint, kept.bulk));
         match self.ask(own, edits, &mut *up).await {
             Ok(head) => Ok(Ok((
                 head,

@@ -18,7 +18,7 @@ use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
 use super::traces::WorkerTraces;
 use crate::config::policy;
-use crate::http1::{RequestHead, ResponseHead};
+use crate::http1::{HeadCache, RequestHead, ResponseHead};
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::net::{Buffers, ListenerId, TaskControls, TaskPhase, date};
@@ -71,6 +71,10 @@ pub struct Worker {
     pub(crate) log: WorkerLog,
     /// Spans that haven't been passed on yet.
     pub(crate) traces: WorkerTraces,
+    /// Request heads that may repeat.
+    pub request_cache: RefCell<HeadCache<RequestHead>>,
+    /// Response heads of endpoints that may repeat.
+    pub response_cache: RefCell<HeadCache<ResponseHead>>,
     /// When the worker started; the clock of [`Self::is_new_failure`].
     started: Instant,
     suspects: Suspects,
@@ -145,6 +149,8 @@ impl Worker {
             judged: JudgedRequests::default(),
             log: WorkerLog::new(snapshot.followers.clone()),
             traces: WorkerTraces::default(),
+            request_cache: RefCell::default(),
+            response_cache: RefCell::default(),
             started: Instant::now(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),

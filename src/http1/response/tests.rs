@@ -351,6 +351,7 @@ fn one_pass_and_httparse_find_the_same_parts_and_errors() {
     for head in heads.map(str::as_bytes) {
         let mut fields = Vec::new();
         assert!(plain::split_response(head, 100, &mut fields).is_some());
+        let mut cache = HeadCache::default();
         let changed = |(at, &byte): (usize, &u8)| {
             let mut changed = head.to_vec();
             changed[at] = byte;
@@ -367,6 +368,34 @@ fn one_pass_and_httparse_find_the_same_parts_and_errors() {
             if let Ok(Some(_)) = parsed {
                 assert_eq!(format!("{found:?}"), format!("{unusual:?}"));
             }
+            for head in [head, &buf, &buf] {
+                let mut cached = ResponseHead::new();
+                let again = cached.parse_cached(head, Method::Get, &LIMITS, &mut cache);
+                if head == buf {
+                    assert_eq!(again, expected, "{}", buf.escape_ascii());
+                }
+                if head == buf
+                    && let Ok(Some(_)) = again
+                {
+                    assert_eq!(format!("{cached:?}"), format!("{unusual:?}"));
+                }
+            }
         }
+    }
+}
+
+#[test]
+fn a_response_to_head_is_told_from_the_same_to_get() {
+    let wire = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+    let mut cache = HeadCache::default();
+    for (method, framing) in [
+        (Method::Head, Framing::Empty),
+        (Method::Get, Framing::Length(5)),
+        (Method::Head, Framing::Empty),
+        (Method::Get, Framing::Length(5)),
+    ] {
+        let mut head = ResponseHead::new();
+        let parsed = head.parse_cached(wire, method, &LIMITS, &mut cache);
+        assert_eq!((parsed, head.framing), (Ok(Some(wire.len())), framing));
     }
 }

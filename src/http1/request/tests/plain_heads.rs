@@ -1,4 +1,4 @@
-//! A head has the same parts, or the same error, whether it is split in one pass or by httparse.
+//! A head has the same parts, or the same error, whether it is split in one pass, by httparse, or found in the cache.
 
 use super::*;
 
@@ -36,6 +36,69 @@ fn check(buf: &[u8], limits: &HeadLimits) {
     if let Ok(Some(_)) = parsed {
         let (head, unusual) = (format!("{head:?}"), format!("{unusual:?}"));
         assert_eq!(head, unusual, "{}", buf.escape_ascii());
+    }
+    let mut cache = HeadCache::default();
+    for known in HEADS {
+        let known = RequestHead::new().parse_cached(known.as_bytes(), &LIMITS, &mut cache);
+        assert!(matches!(known, Ok(Some(_))));
+    }
+    for _ in 0..2 {
+        let mut cached = RequestHead::new();
+        let again = cached.parse_cached(buf, limits, &mut cache);
+        assert_eq!(again, expected, "{}", buf.escape_ascii());
+        if let Ok(Some(_)) = again {
+            let (head, cached) = (format!("{head:?}"), format!("{cached:?}"));
+            assert_eq!(cached, head, "{}", buf.escape_ascii());
+        }
+    }
+}
+
+/// Whether the cache has what follows the request line of `head`.
+fn is_cached(head: &str, cache: &mut HeadCache<RequestHead>) -> bool {
+    let (_, at) = plain::split_request_line(head.as_bytes(), 0).unwrap();
+    cache.find(&head.as_bytes()[at..], &LIMITS).is_some()
+}
+
+#[test]
+fn fields_that_repeat_are_found_behind_any_request_line() {
+    const FIELDS: &str = "Host: b:80\r\nContent-Length: 3\r\nConnection: x-a, upgrade\r\nX-A: 1\r\n\
+        Upgrade: websocket\r\nTE: trailers\r\nExpect: 100-continue\r\n\r\n";
+    let lines = [
+        "POST /longer/than?the=others HTTP/1.1\r\n",
+        "PUT / HTTP/1.1\r\n",
+        "OPTIONS * HTTP/1.1\r\n",
+        "\r\nPOST /a HTTP/1.1\r\n",
+        "GET http://c:8080/d HTTP/1.1\r\n",
+        "GET /a#b HTTP/1.1\r\n",
+        "CONNECT b:80 HTTP/1.1\r\n",
+        "PUT / HTTP/1.0\r\n",
+    ];
+    for first in lines {
+        for second in lines {
+            let [first, second] = [first, second].map(|line| format!("{line}{FIELDS}"));
+            let mut cache = HeadCache::default();
+            // Heads from the pool aren't new either.
+            let mut cached = RequestHead::new();
+            let _ = cached.parse_cached(first.as_bytes(), &LIMITS, &mut cache);
+            let parsed = cached.parse_cached(second.as_bytes(), &LIMITS, &mut cache);
+            let mut head = RequestHead::new();
+            assert_eq!(parsed, head.parse(second.as_bytes(), &LIMITS));
+            if parsed.is_ok() {
+                assert_eq!(
+                    format!("{cached:?}"),
+                    format!("{head:?}"),
+                    "{first} {second}"
+                );
+                assert_eq!(cached.host(second.as_bytes()), head.host(second.as_bytes()));
+            }
+        }
+    }
+    let mut cache = HeadCache::default();
+    for (line, is_known) in [(lines[4], false), (lines[0], false), (lines[1], true)] {
+        let head = format!("{line}{FIELDS}");
+        assert_eq!(is_cached(&head, &mut cache), is_known, "{line}");
+        let parsed = RequestHead::new().parse_cached(head.as_bytes(), &LIMITS, &mut cache);
+        assert_eq!(parsed, Ok(Some(head.len())));
     }
 }
 
@@ -76,8 +139,9 @@ fn limits_hold_for_plain_heads() {
 fn usual_heads_are_plain() {
     for head in &HEADS[..2] {
         let mut fields = Vec::new();
-        let (_, end) = plain::split_request(head.as_bytes(), 0, 100, &mut fields).unwrap();
-        assert_eq!(end, head.len());
+        let (_, at) = plain::split_request_line(head.as_bytes(), 0).unwrap();
+        let end = plain::split_fields(head.as_bytes(), at, 100, &mut fields);
+        assert_eq!(end, Some(head.len()));
         let name = fields.last().unwrap().name.of(head.as_bytes());
         assert!(name == b"X-A" || name == b"TE");
     }
