@@ -27,7 +27,7 @@ bench() {
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --only cutover --cutover "$out/build/$target/dist/cutover" \
         --rounds 1 --no-valgrind "$@"
 }
-bench --seconds 2 --case get1k,get1k-browser,get64k,get1m,post10k,chunked,tls1k,tls-handshake,tls-resume,h2,h2-clear,h2-h2c,grpc,websocket
+bench --seconds 2 --case get1k,get1k-browser,get1k-unlike,get64k,get1m,post10k,chunked,tls1k,tls-handshake,tls-resume,h2,h2-clear,h2-h2c,grpc,websocket
 bench --case features
 # Edits of large files are to be adopted at once as well.
 bench --case reload

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::load::get;
 use crate::options::Bench;
-use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
+use crate::origin::{BODIES, CHUNKS, POST_ANSWER, UNLIKE, UNLIKE_ANSWERS};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
@@ -80,10 +80,10 @@ pub enum What {
     Takeovers,
 }
 
-/// One request, over and over.
+/// One request, over and over, or several by turns.
 pub struct Shape {
-    /// Head and body.
-    pub request: Vec<u8>,
+    /// Head and body of each.
+    pub requests: Vec<Vec<u8>>,
     /// Least size of the answer's body.
     pub body: u64,
     /// Over TLS.
@@ -140,10 +140,22 @@ fn plain(path: &str, more: &str) -> Shape {
         .find(|(known, _)| *known == path)
         .map_or(0, |(_, size)| *size as u64);
     Shape {
-        request: get(path, more),
+        requests: vec![get(path, more)],
         body,
         tls: None,
         fresh: false,
+    }
+}
+
+/// A browser's GET 1 KiB, with another path, trace and answer each time.
+fn unlike() -> Shape {
+    let request = |n| {
+        let trace = format!("traceparent: 00-{n:032x}-{n:016x}-01\r\n");
+        get(&format!("{UNLIKE}{n}"), &(trace + BROWSER))
+    };
+    Shape {
+        requests: (1..=UNLIKE_ANSWERS).map(request).collect(),
+        ..plain("/1k", "")
     }
 }
 
@@ -154,7 +166,7 @@ fn post(size: usize) -> Shape {
     .into_bytes();
     request.resize(request.len() + size, b'x');
     Shape {
-        request,
+        requests: vec![request],
         body: POST_ANSWER as u64,
         ..plain("/1k", "")
     }
@@ -193,6 +205,11 @@ fn all(bench: &Bench) -> Vec<Case> {
             "get1k-browser",
             "GET 1 KiB with a browser's headers",
             Closed(plain("/1k", BROWSER)),
+        ),
+        case(
+            "get1k-unlike",
+            "GET 1 KiB with a browser's headers, each request and response with another head",
+            Closed(unlike()),
         ),
         case("get64k", "GET 64 KiB", Closed(plain("/64k", ""))),
         case("get1m", "GET 1 MiB", Closed(plain("/1m", ""))),

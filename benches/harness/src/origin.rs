@@ -19,6 +19,11 @@ const DOWNLOAD: (&str, usize) = ("/8m", 8 << 20);
 /// The kernel's buffer for it; its own would take 4 MiB for each of them.
 const DOWNLOAD_BUFFER: usize = 128 * 1024;
 
+/// Followed by a number: an answer of 1 KiB whose head is that of no other number, up to [`UNLIKE_ANSWERS`].
+pub const UNLIKE: &str = "/unlike/";
+/// So many of them.
+pub const UNLIKE_ANSWERS: usize = 512;
+
 /// Chunks of 1 KiB that `/chunked` answers.
 pub const CHUNKS: usize = 8;
 /// The answer to a POST: bytes of body.
@@ -35,6 +40,8 @@ struct Answers {
     download_head: Vec<u8>,
     download: Download,
     bodies: Vec<(&'static [u8], Vec<u8>)>,
+    /// By their number, from 0.
+    unlike: Vec<Vec<u8>>,
     chunked: Vec<u8>,
     post: Vec<u8>,
     tunnel: Vec<u8>,
@@ -68,6 +75,13 @@ impl Answers {
                 .iter()
                 .map(|(path, size)| (path.as_bytes(), sized(*size)))
                 .collect(),
+            unlike: (0..=UNLIKE_ANSWERS)
+                .map(|n| {
+                    let mut answer = head(&format!("etag: \"{n:032x}\"\r\ncontent-length: 1024"));
+                    answer.resize(answer.len() + 1024, b'x');
+                    answer
+                })
+                .collect(),
             chunked,
             post: sized(POST_ANSWER),
             tunnel:
@@ -87,6 +101,13 @@ impl Answers {
         }
         if path == DOWNLOAD.0.as_bytes() {
             return &self.download_head;
+        }
+        if let Some(number) = path.strip_prefix(UNLIKE.as_bytes()) {
+            let number = std::str::from_utf8(number)
+                .ok()
+                .and_then(|n| n.parse().ok());
+            let answer = number.and_then(|n: usize| self.unlike.get(n));
+            return answer.unwrap_or(&self.unknown);
         }
         if path == b"/chunked" {
             return &self.chunked;

@@ -160,7 +160,7 @@ pub fn load_for(stage: &Stage, shape: &Shape, proxy: &Running) -> Load {
             proxy.plain
         },
         connections: stage.bench.connections,
-        request: shape.request.clone(),
+        request: shape.requests[0].clone(),
         body: shape.body,
         tls: shape.tls,
         fresh: shape.fresh,
@@ -174,7 +174,8 @@ pub fn load_for(stage: &Stage, shape: &Shape, proxy: &Running) -> Load {
 pub fn closed(stage: &Stage, shape: &Shape) -> Result<Table> {
     let entries = interleave(stage, |proxy| {
         let (mut start, mut end) = (None, None);
-        let measured = load::run(&load_for(stage, shape, proxy), |mark| {
+        let load = load_for(stage, shape, proxy);
+        let measured = load::run_spread(&load, &shape.requests, |mark| {
             let clocks = Some(Clocks::read(stage, proxy));
             match mark {
                 Mark::Start => start = clocks,
