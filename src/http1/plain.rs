@@ -7,6 +7,7 @@
 
 use super::FieldId;
 use super::head::{Field, HttpVersion, Span};
+use super::head_cache::KnownLines;
 use super::lists::is_token_byte;
 use super::method::MAX_METHOD;
 
@@ -72,13 +73,9 @@ pub(super) fn split_request_line(buf: &[u8], start: usize) -> Option<(RequestLin
     Some((line, start + target_end + REQUEST_LINE_END.len()))
 }
 
-/// Splits the response at the start of `buf`, and fills `fields`. Returns its first line and the offset of its end.
+/// Splits the first line of the response at the start of `buf`. Returns it and the offset of its end.
 #[inline]
-pub(super) fn split_response(
-    buf: &[u8],
-    max_fields: usize,
-    fields: &mut Vec<Field>,
-) -> Option<(StatusLine, usize)> {
+pub(super) fn split_status_line(buf: &[u8]) -> Option<(StatusLine, usize)> {
     let (start, rest) = buf.split_first_chunk()?;
     let &[
         a @ b'1'..=b'9',
@@ -96,57 +93,72 @@ pub(super) fn split_response(
     }
     let reason_start = STATUS_LINE_START.len() + 4;
     let reason_end = reason_start + reason_len;
-    let end = split_fields(buf, reason_end + 2, max_fields, fields)?;
     let digit = |byte: u8| u16::from(byte - b'0');
     let line = StatusLine {
         status: digit(a) * 100 + digit(b) * 10 + digit(c),
         reason: Span::new(reason_start, reason_end),
     };
-    Some((line, end))
+    Some((line, reason_end + 2))
 }
 
-/// Fills `fields` from the lines that start at `at`, and returns the offset after the empty line that ends them.
+/// Fills `fields` from the lines that start at `at`, and returns the offset after the empty line that ends them. Lines that are
+/// the same as those of `known` are taken from there.
 #[inline]
 pub(super) fn split_fields(
     buf: &[u8],
     mut at: usize,
     max_fields: usize,
+    known: Option<KnownLines<'_>>,
     fields: &mut Vec<Field>,
 ) -> Option<usize> {
     fields.clear();
     loop {
         let line = buf.get(at..)?;
-        let name_len = name_len(line)?;
-        if name_len == 0 {
-            return line.starts_with(b"\r\n").then_some(at + 2);
-        }
-        let (name, rest) = line.split_at(name_len);
-        let [b':', b' ', value @ ..] = rest else {
-            return None;
+        let repeated = known.and_then(|known| known.get(fields.len(), line, at));
+        let field = match repeated {
+            Some(field) => field,
+            None => match split_field(line, at)? {
+                Some(field) => field,
+                None => return Some(at + 2),
+            },
         };
-        let value_len = find(value, is_control)?;
-        let (value, rest) = value.split_at(value_len);
-        // httparse removes white space around a value, and lines without a value are rare.
-        let (&first, &last) = (value.first()?, value.last()?);
-        if first == b' ' || last == b' ' || !rest.starts_with(b"\r\n") {
-            return None;
-        }
         if fields.len() == max_fields {
             return None;
         }
-        let value_start = at + name_len + 2;
-        let value_end = value_start + value_len;
-        let id = FieldId::of(name);
-        fields.push(Field {
-            id,
-            name: Span::new(at, at + name_len),
-            value: Span::new(value_start, value_end),
-            line: Span::new(at, value_end + 2),
-            hop: id.is_hop_by_hop(),
-            sensitive: false,
-        });
-        at = value_end + 2;
+        at = field.line.end as usize;
+        fields.push(field);
     }
+}
+
+/// Splits the field line that starts at `at`, with which `line` begins; `Some(None)` for the empty line behind the last one.
+#[inline]
+fn split_field(line: &[u8], at: usize) -> Option<Option<Field>> {
+    let name_len = name_len(line)?;
+    if name_len == 0 {
+        return line.starts_with(b"\r\n").then_some(None);
+    }
+    let (name, rest) = line.split_at(name_len);
+    let [b':', b' ', value @ ..] = rest else {
+        return None;
+    };
+    let value_len = find(value, is_control)?;
+    let (value, rest) = value.split_at(value_len);
+    // httparse removes white space around a value, and lines without a value are rare.
+    let (&first, &last) = (value.first()?, value.last()?);
+    if first == b' ' || last == b' ' || !rest.starts_with(b"\r\n") {
+        return None;
+    }
+    let value_start = at + name_len + 2;
+    let value_end = value_start + value_len;
+    let id = FieldId::of(name);
+    Some(Some(Field {
+        id,
+        name: Span::new(at, at + name_len),
+        value: Span::new(value_start, value_end),
+        line: Span::new(at, value_end + 2),
+        hop: id.is_hop_by_hop(),
+        sensitive: false,
+    }))
 }
 
 /// Returns the length of the name that `line` starts with.
@@ -226,6 +238,39 @@ mod tests {
                     assert_eq!(name_len(&line), expected, "{byte} at {end} of {len}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn lines_that_repeat_are_not_split_again() {
+        let known = b"host: a\r\nx-a: b\r\nx-c: d\r\nx: y\r\n\r\n";
+        let mut fields = Vec::new();
+        let end = split_fields(known, 0, 10, None, &mut fields);
+        assert_eq!(end, Some(known.len()));
+        // A mark by which they are told from those that are split.
+        fields.iter_mut().for_each(|field| field.sensitive = true);
+        for (head, taken) in [
+            ("host: a\r\nx-a: b\r\nx-c: d\r\nx: y\r\n\r\n", 0b1111),
+            ("host: a\r\nx-a: c\r\nx-c: d\r\nx: y\r\n\r\n", 0b1101),
+            ("host: ab\r\nx-a: b\r\nx-c: de\r\nx: y\r\n\r\n", 0b1010),
+            (
+                "x-a: b\r\nhost: a\r\nx-c: d\r\nx: y\r\nz: z\r\n\r\n",
+                0b1100,
+            ),
+            ("host: a\r\n\r\n", 0b0001),
+        ] {
+            let buf = format!("1234{head}");
+            let (mut plain, mut found) = (Vec::new(), Vec::new());
+            let end = split_fields(buf.as_bytes(), 4, 10, None, &mut plain);
+            assert_eq!(end, Some(buf.len()));
+            let lines = KnownLines::new(known, 0, &fields);
+            let end = split_fields(buf.as_bytes(), 4, 10, Some(lines), &mut found);
+            assert_eq!(end, Some(buf.len()));
+            for (i, field) in found.iter_mut().enumerate() {
+                let is_taken = std::mem::take(&mut field.sensitive);
+                assert_eq!(is_taken, taken >> i & 1 == 1, "{head} {i}");
+            }
+            assert_eq!(format!("{found:?}"), format!("{plain:?}"));
         }
     }
 }

@@ -12,6 +12,7 @@ use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::fields::has_underscore;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
+use super::head_cache::ParsedHead;
 use super::lists::{has_element, is_token_byte};
 use super::method::MAX_METHOD;
 use super::{FieldId, Framing, HeadCache, Method, Reject, plain, target};
@@ -141,28 +142,28 @@ impl RequestHead {
             self.method_span = line.method;
             self.target = line.target;
             self.version = plain::VERSION;
+            let rest = &window[at..];
             if let Some(cache) = &mut cache
-                && let Some(known) = cache.find(&window[at..], limits)
+                && let Some(known) = cache.find(rest, limits)
             {
-                return self.repeat(window, at, known).map(Some);
+                let by = at as i32 - known.start as i32;
+                return self.repeat(window, known.head, by).map(Some);
             }
-            if let Some(end) = plain::split_fields(window, at, limits.fields, &mut self.fields) {
-                self.method = Method::from_bytes(self.method_span.of(window));
-                self.interpret(window)?;
-                self.len = end;
+            let similar = cache.as_ref().and_then(|cache| cache.similar(rest));
+            let fields = &mut self.fields;
+            if let Some(end) = plain::split_fields(window, at, limits.fields, similar, fields) {
+                self.interpret(window, end)?;
                 // The authority of a target in absolute form isn't that of the fields.
                 if let Some(cache) = cache
                     && self.target == self.path_and_query
                 {
-                    cache.learn(&window[at..], end - at, limits, self);
+                    cache.learn((rest, at, end - at), limits, self);
                 }
                 return Ok(Some(end));
             }
         }
         if let Some(end) = self.split_unusual(window, start, limits)? {
-            self.method = Method::from_bytes(self.method_span.of(window));
-            self.interpret(window)?;
-            self.len = end;
+            self.interpret(window, end)?;
             Ok(Some(end))
         } else if buf.len() >= limits.bytes {
             Err(TOO_LARGE)
@@ -171,11 +172,10 @@ impl RequestHead {
         }
     }
 
-    /// Takes over what the fields of `known` mean, which are the same as those at `at`. The request line may be another.
-    fn repeat(&mut self, buf: &[u8], at: usize, known: &Self) -> Result<usize, Reject> {
+    /// Takes over what the fields of `known` mean, which start `by` bytes later here. The request line may be another.
+    fn repeat(&mut self, buf: &[u8], known: &Self, by: i32) -> Result<usize, Reject> {
         self.method = Method::from_bytes(self.method_span.of(buf));
         let parts = target::split(buf, self.target, self.method)?;
-        let by = at as i32 - known.fields_start() as i32;
         let host = known.authority.moved(by);
         self.known_host.check(host.of(buf))?;
         self.path_and_query = parts.path_and_query;
@@ -184,8 +184,8 @@ impl RequestHead {
         if by == 0 {
             self.fields.extend_from_slice(&known.fields);
         } else {
-            self.fields
-                .extend(known.fields.iter().map(|field| field.moved(by)));
+            let moved = known.fields.iter().map(|field| field.moved(by));
+            self.fields.extend(moved);
         }
         self.framing = known.framing;
         self.keep_alive = known.keep_alive;
@@ -194,13 +194,6 @@ impl RequestHead {
         self.te_trailers = known.te_trailers;
         self.len = known.len.wrapping_add_signed(by as isize);
         Ok(self.len)
-    }
-
-    /// Where the first field starts.
-    fn fields_start(&self) -> usize {
-        self.fields
-            .first()
-            .map_or(self.len, |field| field.line.start as usize)
     }
 
     /// Splits a head that isn't plain: unusual, incomplete or malformed. Returns where it ends.
@@ -254,8 +247,10 @@ impl RequestHead {
         Ok(Some(end))
     }
 
-    /// Interprets the fields and the target, as far as the proxy needs them.
-    fn interpret(&mut self, buf: &[u8]) -> Result<(), Reject> {
+    /// Interprets the parts of the head, which ends at `end`, as far as the proxy needs them.
+    fn interpret(&mut self, buf: &[u8], end: usize) -> Result<(), Reject> {
+        self.len = end;
+        self.method = Method::from_bytes(self.method_span.of(buf));
         let mut seen = RequestFields::default();
         let http11 = self.version == HttpVersion::H11;
         for field in &self.fields {
@@ -291,6 +286,13 @@ impl RequestHead {
             None
         };
         Ok(())
+    }
+}
+
+impl ParsedHead for RequestHead {
+    #[inline]
+    fn fields(&self) -> &[Field] {
+        &self.fields
     }
 }
 

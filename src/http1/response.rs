@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
+use super::head_cache::ParsedHead;
 use super::request::from_httparse;
 use super::{FieldId, Framing, HeadCache, Method, Reject, plain, target};
 use crate::reason::Reason;
@@ -78,37 +79,13 @@ impl ResponseHead {
         method: Method,
         limits: &HeadLimits,
     ) -> Result<Option<usize>, Reject> {
-        let window = &buf[..buf.len().min(limits.bytes)];
-        if let Some(b'\r' | b'\n') = window.first() {
-            return Err(Reject::bad(Reason::EmptyLines));
-        }
-        let end = if let Some((line, end)) =
-            plain::split_response(window, limits.fields, &mut self.fields)
-        {
-            self.status = line.status;
-            self.reason = line.reason;
-            self.version = plain::VERSION;
-            end
-        } else if let Some(end) = self.split_unusual(window, limits)? {
-            end
-        } else if buf.len() >= limits.bytes {
-            return Err(Reject {
-                status: 431,
-                reason: Reason::HeadTooLarge,
-            });
-        } else {
-            return Ok(None);
-        };
-        self.interpret(window, method)?;
-        self.len = end;
-        Ok(Some(end))
+        self.parse_with(buf, method, limits, None)
     }
 
-    /// Parses as [`Self::parse`] does, faster if the same head is in the cache, which learns heads by this.
+    /// Parses as [`Self::parse`] does, faster if a similar head is in the cache, which learns heads by this.
     ///
     /// # Errors
     /// As [`Self::parse`].
-    #[inline]
     pub fn parse_cached(
         &mut self,
         buf: &[u8],
@@ -116,23 +93,58 @@ impl ResponseHead {
         limits: &HeadLimits,
         cache: &mut HeadCache<Self>,
     ) -> Result<Option<usize>, Reject> {
-        // To a HEAD the same head has no body.
-        if method == Method::Head {
-            return self.parse(buf, method, limits);
-        }
-        let window = &buf[..buf.len().min(limits.bytes)];
-        if let Some(known) = cache.find(window, limits) {
-            self.copy(known);
-            return Ok(Some(self.len));
-        }
-        let end = self.parse(buf, method, limits)?;
-        if let Some(end) = end {
-            cache.learn(window, end, limits, self);
-        }
-        Ok(end)
+        // In response to HEAD the same head has no body.
+        let cache = (method != Method::Head).then_some(cache);
+        self.parse_with(buf, method, limits, cache)
     }
 
-    fn copy(&mut self, known: &Self) {
+    #[inline]
+    fn parse_with(
+        &mut self,
+        buf: &[u8],
+        method: Method,
+        limits: &HeadLimits,
+        mut cache: Option<&mut HeadCache<Self>>,
+    ) -> Result<Option<usize>, Reject> {
+        let window = &buf[..buf.len().min(limits.bytes)];
+        if let Some(cache) = &mut cache
+            && let Some(known) = cache.find(window, limits)
+        {
+            self.repeat(known.head);
+            return Ok(Some(self.len));
+        }
+        if let Some(b'\r' | b'\n') = window.first() {
+            return Err(Reject::bad(Reason::EmptyLines));
+        }
+        if let Some((line, at)) = plain::split_status_line(window) {
+            let similar = cache.as_ref().and_then(|cache| cache.similar(window));
+            let fields = &mut self.fields;
+            if let Some(end) = plain::split_fields(window, at, limits.fields, similar, fields) {
+                self.status = line.status;
+                self.reason = line.reason;
+                self.version = plain::VERSION;
+                self.interpret(window, method, end)?;
+                if let Some(cache) = cache {
+                    cache.learn((window, 0, end), limits, self);
+                }
+                return Ok(Some(end));
+            }
+        }
+        if let Some(end) = self.split_unusual(window, limits)? {
+            self.interpret(window, method, end)?;
+            Ok(Some(end))
+        } else if buf.len() >= limits.bytes {
+            Err(Reject {
+                status: 431,
+                reason: Reason::HeadTooLarge,
+            })
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Takes over what the same head means.
+    fn repeat(&mut self, known: &Self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         fields.extend_from_slice(&known.fields);
@@ -188,7 +200,9 @@ impl ResponseHead {
         Ok(Some(end))
     }
 
-    fn interpret(&mut self, buf: &[u8], method: Method) -> Result<(), Reject> {
+    /// Interprets the parts of the head, which ends at `end`.
+    fn interpret(&mut self, buf: &[u8], method: Method, end: usize) -> Result<(), Reject> {
+        self.len = end;
         let http11 = self.version == HttpVersion::H11;
         let informational = self.status < 200;
         let bare = informational || self.status == 204;
@@ -238,6 +252,13 @@ impl ResponseHead {
             self.upgrade = upgrade;
         }
         Ok(())
+    }
+}
+
+impl ParsedHead for ResponseHead {
+    #[inline]
+    fn fields(&self) -> &[Field] {
+        &self.fields
     }
 }
 

@@ -19,9 +19,7 @@ fn parse_unusual(buf: &[u8], limits: &HeadLimits) -> (RequestHead, Result<Option
         .and_then(|start| head.split_unusual(buf, start, limits))
         .and_then(|end| {
             if let Some(end) = end {
-                head.method = Method::from_bytes(head.method_span.of(buf));
-                head.interpret(buf)?;
-                head.len = end;
+                head.interpret(buf, end)?;
             }
             Ok(end)
         });
@@ -140,9 +138,41 @@ fn usual_heads_are_plain() {
     for head in &HEADS[..2] {
         let mut fields = Vec::new();
         let (_, at) = plain::split_request_line(head.as_bytes(), 0).unwrap();
-        let end = plain::split_fields(head.as_bytes(), at, 100, &mut fields);
+        let end = plain::split_fields(head.as_bytes(), at, 100, None, &mut fields);
         assert_eq!(end, Some(head.len()));
         let name = fields.last().unwrap().name.of(head.as_bytes());
         assert!(name == b"X-A" || name == b"TE");
+    }
+}
+
+#[test]
+fn what_a_line_means_depends_on_its_own_head() {
+    let heads = [
+        "Connection: x-a, upgrade\r\nX-A: 1\r\nUpgrade: websocket\r\nContent-Length: 3\r\n",
+        "Connection: x-b, upgrade\r\nX-A: 1\r\nUpgrade: websocket\r\nContent-Length: 3\r\n",
+        "Connection: close, x-a\r\nX-A: 1\r\nX-A: 1\r\nUpgrade: websocket\r\n",
+        "X-A: 1\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+        "X-A: 1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+        "X-A: 1 \r\nX-B:\r\n",
+        "X-A: 12\r\nX-C: 1\r\nX_D: 1\r\n",
+        "",
+    ];
+    for first in heads {
+        for second in heads {
+            let [first, second] = [first, second].map(|lines| {
+                let length = lines.len();
+                format!("GET /{length} HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
+            });
+            let mut cache = HeadCache::default();
+            let mut cached = RequestHead::new();
+            let _ = cached.parse_cached(first.as_bytes(), &LIMITS, &mut cache);
+            let parsed = cached.parse_cached(second.as_bytes(), &LIMITS, &mut cache);
+            let mut head = RequestHead::new();
+            assert_eq!(parsed, head.parse(second.as_bytes(), &LIMITS), "{second}");
+            if parsed.is_ok() {
+                let (cached, head) = (format!("{cached:?}"), format!("{head:?}"));
+                assert_eq!(cached, head, "{first} {second}");
+            }
+        }
     }
 }
