@@ -225,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_similar_to_the_one_of_their_length_or_the_last_one() {
+        let cache = &mut HeadCache::default();
+        assert!(cache.similar(b"a").is_none());
+        found(["a".to_owned(), "bb".to_owned()], cache);
+        for (received, known) in [("c", "a"), ("cc", "bb"), ("ccc", "bb")] {
+            let lines = cache.similar(received.as_bytes()).expect("some lines");
+            assert_eq!(lines.text, known.as_bytes(), "{received}");
+        }
+    }
+
+    #[test]
     fn a_head_that_is_found_now_and_then_stays() {
         let cache = &mut HeadCache::default();
         let heads = numbered(0..100).flat_map(|other| ["same head".to_owned(), other]);
