@@ -41,12 +41,9 @@ fn hex(n: u128) -> [u8; 32] {
         (spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
     };
     let mut text = [0; 32];
-    for (digits, half) in text
-        .chunks_exact_mut(8)
-        .zip(n.to_be_bytes().chunks_exact(4))
-    {
-        let half = u32::from_be_bytes([half[0], half[1], half[2], half[3]]);
-        digits.copy_from_slice(&eight(half));
+    let eights = text.as_chunks_mut().0.iter_mut();
+    for (digits, shift) in eights.zip([96, 64, 32, 0]) {
+        *digits = eight((n >> shift) as u32);
     }
     text
 }
