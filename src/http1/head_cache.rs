@@ -4,6 +4,9 @@
 //! for a few heads. One that is the same byte for byte is recognised by a comparison, which takes a fraction of the
 //! instructions; from one that differs in some lines, the others are taken. Whether anything is found here never changes what
 //! a head means: all of that follows from its bytes and the limits.
+//!
+//! The time that this takes tells a client at most whether another one has sent the same word of 32 bytes, not a byte of it:
+//! a secret can't be guessed piece by piece.
 
 use super::{Field, HeadLimits};
 
