@@ -116,6 +116,8 @@ impl RequestHead {
     ///
     /// # Errors
     /// As [`Self::parse`].
+    ///
+    /// Budget: 700 instructions (`just instructions`: repeat_request).
     pub fn parse_cached(
         &mut self,
         buf: &[u8],
