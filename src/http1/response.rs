@@ -87,7 +87,7 @@ impl ResponseHead {
     /// # Errors
     /// As [`Self::parse`].
     ///
-    /// Budget: 300 instructions (`just instructions`: repeat_response).
+    /// Budget: 200 instructions (`just instructions`: repeat_response).
     pub fn parse_cached(
         &mut self,
         buf: &[u8],
