@@ -247,7 +247,7 @@ mod tests {
         let mut fields = Vec::new();
         let end = split_fields(known, 0, 10, None, &mut fields);
         assert_eq!(end, Some(known.len()));
-        // A mark by which they are told from those that are split.
+        // Marked, so that the test can tell which fields were taken over instead of parsed.
         fields.iter_mut().for_each(|field| field.sensitive = true);
         for (head, taken) in [
             ("host: a\r\nx-a: b\r\nx-c: d\r\nx: y\r\n\r\n", 0b1111),

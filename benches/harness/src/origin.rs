@@ -21,7 +21,7 @@ const DOWNLOAD_BUFFER: usize = 128 * 1024;
 
 /// Followed by a number: an answer of 1 KiB whose head is that of no other number, up to [`UNLIKE_ANSWERS`].
 pub const UNLIKE: &str = "/unlike/";
-/// So many of them.
+/// The number of different answers of this kind.
 pub const UNLIKE_ANSWERS: usize = 512;
 
 /// Chunks of 1 KiB that `/chunked` answers.
@@ -56,11 +56,12 @@ impl Answers {
             )
             .into_bytes()
         };
-        let sized = |size: usize| {
-            let mut answer = head(&format!("content-length: {size}"));
+        let sized_with = |fields: &str, size: usize| {
+            let mut answer = head(&format!("{fields}content-length: {size}"));
             answer.resize(answer.len() + size, b'x');
             answer
         };
+        let sized = |size| sized_with("", size);
         let mut chunked = head("transfer-encoding: chunked");
         for _ in 0..CHUNKS {
             chunked.extend_from_slice(b"400\r\n");
@@ -76,11 +77,7 @@ impl Answers {
                 .map(|(path, size)| (path.as_bytes(), sized(*size)))
                 .collect(),
             unlike: (0..=UNLIKE_ANSWERS)
-                .map(|n| {
-                    let mut answer = head(&format!("etag: \"{n:032x}\"\r\ncontent-length: 1024"));
-                    answer.resize(answer.len() + 1024, b'x');
-                    answer
-                })
+                .map(|n| sized_with(&format!("etag: \"{n:032x}\"\r\n"), 1024))
                 .collect(),
             chunked,
             post: sized(POST_ANSWER),
