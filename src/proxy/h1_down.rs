@@ -6,7 +6,7 @@
 use std::task::{Context, Poll};
 
 use super::h1::{Encoding, H1, OverH1};
-use super::headers::{self, Fields, LazyName, Outgoing};
+use super::headers::{self, ContentLength, Fields, LazyField, Outgoing};
 use super::wire::{Downstream, Gone, Recipient, Sink, WireError};
 use crate::http1::{self, FieldId, Framing, HttpVersion};
 use crate::net::ByteBudget;
@@ -85,29 +85,15 @@ impl H1Down {
         self.wire.out().extend_from_slice(line);
     }
 
-    /// Writes the field that announces the end of the body, and sets the encoder accordingly.
-    fn put_framing(&mut self, framing: Framing, declared_length: Option<u64>, status: u16) {
+    /// Writes the field that announces the end of the body, if that isn't `content-length`, and sets the encoder accordingly.
+    fn put_framing(&mut self, framing: Framing) {
         let length = match framing {
             Framing::Empty => Some(0),
             Framing::Length(n) => Some(n),
             Framing::Chunked | Framing::UntilClose => None,
         };
         let encoding = match framing {
-            Framing::Empty => {
-                // A response to HEAD or a 304 may state the length of the body that a GET would get,
-                // a 1xx or 204 must not (RFC 9110 §8.6).
-                if status >= 200
-                    && status != 204
-                    && let Some(n) = declared_length
-                {
-                    headers::put_length(self.wire.out(), n);
-                }
-                Encoding::Plain
-            }
-            Framing::Length(n) => {
-                headers::put_length(self.wire.out(), n);
-                Encoding::Plain
-            }
+            Framing::Empty | Framing::Length(_) => Encoding::Plain,
             Framing::Chunked | Framing::UntilClose if self.version == HttpVersion::H11 => {
                 self.wire
                     .out()
@@ -123,6 +109,19 @@ impl H1Down {
         };
         self.wire.begin_sink(encoding, length);
     }
+}
+
+/// The `content-length` of a response to a client of HTTP/1.
+fn announced_length<F>(response: &Outgoing<'_, F>) -> ContentLength {
+    ContentLength::new(match response.framing {
+        // A response to HEAD or a 304 may state the length of the body that a GET would get, a 1xx or 204 must not (RFC 9110
+        // §8.6).
+        Framing::Empty if response.status >= 200 && response.status != 204 => {
+            response.declared_length
+        }
+        Framing::Length(n) => Some(n),
+        Framing::Empty | Framing::Chunked | Framing::UntilClose => None,
+    })
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16) {
@@ -189,14 +188,20 @@ impl Downstream for H1Down {
         }
         let out = self.wire.out();
         put_status(out, response.status);
-        let is_framing = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
+        let length = announced_length(response);
+        let is_framing = |id, field: LazyField<'_>| match id {
+            FieldId::ContentLength => !length.takes(field.value()),
+            _ => id == FieldId::TransferEncoding,
+        };
         match response.edits {
-            None => response.fields.put_lines(out, |id, _| is_framing(id)),
+            None => response.fields.put_lines(out, is_framing),
             Some(edits) => {
-                let drop = |id, name: LazyName<'_>| is_framing(id) || edits.drops(name.get());
+                let drop =
+                    |id, field: LazyField<'_>| edits.drops(field.name()) || is_framing(id, field);
                 response.fields.put_lines(out, drop);
             }
         }
+        length.put(out);
         response.each_added(|name, value| headers::put_line(out, name, value));
         if response.lacks_date() {
             out.extend_from_slice(&date::line());
@@ -206,7 +211,7 @@ impl Downstream for H1Down {
             headers::put_line(out, b"upgrade", protocol);
             self.wire.begin_sink(Encoding::Plain, None);
         } else {
-            self.put_framing(response.framing, response.declared_length, response.status);
+            self.put_framing(response.framing);
             if self.wire.wants_chunks() {
                 let out = self.wire.out();
                 let put = |names: &[u8]| headers::put_line(out, b"trailer", names);

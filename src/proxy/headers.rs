@@ -18,9 +18,11 @@ use crate::routing;
 
 mod edits;
 mod fields;
+mod length;
 
 pub use edits::{RenderedFields, RequestEdits};
-pub use fields::{Fields, H1Fields, LazyName, NoFields, Uncached};
+pub use fields::{Fields, H1Fields, LazyField, NoFields, Uncached};
+pub(crate) use length::ContentLength;
 
 /// Adds a field to a map. A name or value that isn't valid there, which the codecs have rejected
 /// already, is skipped.
@@ -224,13 +226,17 @@ impl<F: Fields> Request<'_, F> {
             authority
         });
         out.extend_from_slice(b"\r\n");
+        let length = ContentLength::new(match self.framing {
+            Framing::Length(n) => Some(n),
+            _ => None,
+        });
         match fields {
-            None => self.put_fields(out),
-            Some(fields) => self.put_edited_fields(out, fields),
+            None => self.put_fields(out, &length),
+            Some(fields) => self.put_edited_fields(out, &length, fields),
         }
+        length.put(out);
         match self.framing {
-            Framing::Empty => {}
-            Framing::Length(n) => put_length(out, n),
+            Framing::Empty | Framing::Length(_) => {}
             Framing::Chunked | Framing::UntilClose => {
                 out.extend_from_slice(b"transfer-encoding: chunked\r\n");
                 let put = |names: &[u8]| put_line(out, b"trailer", names);
@@ -255,9 +261,19 @@ impl<F: Fields> Request<'_, F> {
         out.extend_from_slice(b"\r\n");
     }
 
+    /// As [`Self::is_ours`], except for the line of the length that is passed on.
     #[inline]
-    fn put_fields(&self, out: &mut Vec<u8>) {
-        self.fields.put_lines(out, |id, _| self.is_ours(id));
+    fn replaces(&self, id: FieldId, field: LazyField<'_>, length: &ContentLength) -> bool {
+        match id {
+            FieldId::ContentLength => !length.takes(field.value()),
+            _ => self.is_ours(id),
+        }
+    }
+
+    #[inline]
+    fn put_fields(&self, out: &mut Vec<u8>, length: &ContentLength) {
+        self.fields
+            .put_lines(out, |id, field| self.replaces(id, field, length));
         if !self.peer.trusted {
             out.extend_from_slice(self.peer.forwarded_lines());
         }
@@ -270,9 +286,15 @@ impl<F: Fields> Request<'_, F> {
 
     /// The edits also apply to the fields that the proxy adds.
     #[cold]
-    fn put_edited_fields(&self, out: &mut Vec<u8>, edits: &RenderedFields<'_>) {
-        self.fields
-            .put_lines(out, |id, name| self.is_ours(id) || edits.drops(name.get()));
+    fn put_edited_fields(
+        &self,
+        out: &mut Vec<u8>,
+        length: &ContentLength,
+        edits: &RenderedFields<'_>,
+    ) {
+        self.fields.put_lines(out, |id, field| {
+            edits.drops(field.name()) || self.replaces(id, field, length)
+        });
         self.each_added(|name, parts| {
             if !edits.drops(name) {
                 put_parts(out, name, parts);
@@ -371,14 +393,6 @@ pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes a `content-length` line.
-#[inline]
-pub fn put_length(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(b"content-length: ");
-    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -45,37 +45,44 @@ pub trait Fields {
     }
 
     /// Writes the end-to-end fields as HTTP/1 lines, except those for which `drop` is true.
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyField<'_>) -> bool) {
         self.each(|id, name, value| {
-            if !drop(id, LazyName::of(name)) {
+            if !drop(id, LazyField::of(name, value)) {
                 put_line(out, name, value);
             }
         });
     }
 }
 
-/// The name of a field, which is looked up in the head only if it is asked for.
+/// A field whose name and value are looked up in the head only if they are asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct LazyName<'a> {
-    head: &'a [u8],
-    at: Span,
+pub struct LazyField<'a> {
+    /// The name, and the bytes that it is in.
+    name: (Span, &'a [u8]),
+    value: (Span, &'a [u8]),
 }
 
-impl<'a> LazyName<'a> {
-    /// A name that is known.
+impl<'a> LazyField<'a> {
+    /// A field that is known.
     #[inline]
-    fn of(name: &'a [u8]) -> Self {
-        let end = name.len() as u32;
+    fn of(name: &'a [u8], value: &'a [u8]) -> Self {
+        let all = |text: &'a [u8]| (Span::new(0, text.len()), text);
         Self {
-            head: name,
-            at: Span { start: 0, end },
+            name: all(name),
+            value: all(value),
         }
     }
 
     /// The name.
     #[inline]
-    pub fn get(self) -> &'a [u8] {
-        self.at.of(self.head)
+    pub fn name(self) -> &'a [u8] {
+        self.name.0.of(self.name.1)
+    }
+
+    /// The value.
+    #[inline]
+    pub fn value(self) -> &'a [u8] {
+        self.value.0.of(self.value.1)
     }
 }
 
@@ -143,14 +150,14 @@ impl Fields for H1Fields<'_> {
 
     /// Consecutive lines that are kept are copied in one piece.
     #[inline]
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyField<'_>) -> bool) {
         let mut run: Option<(u32, u32)> = None;
         for field in self.fields {
-            let name = LazyName {
-                head: self.head,
-                at: field.name,
+            let lazy = LazyField {
+                name: (field.name, self.head),
+                value: (field.value, self.head),
             };
-            if field.hop || drop(field.id, name) {
+            if field.hop || drop(field.id, lazy) {
                 continue;
             }
             run = match run {
