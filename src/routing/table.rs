@@ -30,14 +30,20 @@ pub struct RouteTable {
     any: Paths,
 }
 
-/// The paths of one host.
+/// The paths of one host. Small, so that of a host without any paths one cache line is read.
 #[derive(Debug, Default)]
 struct Paths {
+    patterns: Option<Box<PathPatterns>>,
+    /// Target of every path that no pattern matches.
+    any: Option<Found>,
+}
+
+/// The paths of one host that differ.
+#[derive(Debug, Default)]
+struct PathPatterns {
     exact: Map<Found>,
     /// Targets by prefix. Keys end at the end of a segment, without a slash, and aren't empty.
     prefixes: Map<Found>,
-    /// Target of every path that no other pattern matches.
-    any: Option<Found>,
     longest_prefix: usize,
 }
 
@@ -111,26 +117,39 @@ impl Paths {
             self.any.get_or_insert(found);
         }
         for pattern in patterns {
-            let (paths, path) = match pattern {
-                PathPattern::Exact(path) => (&mut self.exact, path),
+            match pattern {
                 PathPattern::Prefix(prefix) if prefix.is_empty() => {
                     self.any.get_or_insert(found);
-                    continue;
                 }
-                PathPattern::Prefix(prefix) => {
-                    self.longest_prefix = self.longest_prefix.max(prefix.len());
-                    (&mut self.prefixes, prefix)
-                }
-            };
-            paths.entry(path.as_bytes().into()).or_insert(found);
+                _ => self.patterns.get_or_insert_default().add(pattern, found),
+            }
         }
+    }
+
+    #[inline]
+    fn find(&self, path: &[u8]) -> Option<Found> {
+        let patterns = self.patterns.as_deref();
+        patterns.and_then(|all| all.find(path)).or(self.any)
+    }
+}
+
+impl PathPatterns {
+    fn add(&mut self, pattern: &PathPattern, found: Found) {
+        let (paths, path) = match pattern {
+            PathPattern::Exact(path) => (&mut self.exact, path),
+            PathPattern::Prefix(prefix) => {
+                self.longest_prefix = self.longest_prefix.max(prefix.len());
+                (&mut self.prefixes, prefix)
+            }
+        };
+        paths.entry(path.as_bytes().into()).or_insert(found);
     }
 
     fn find(&self, path: &[u8]) -> Option<Found> {
         if let Some(found) = self.exact.get(path) {
             return Some(*found);
         }
-        self.find_prefix(path).or(self.any)
+        self.find_prefix(path)
     }
 
     fn find_prefix(&self, path: &[u8]) -> Option<Found> {
