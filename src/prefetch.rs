@@ -44,6 +44,65 @@ fn prefetch_lines(first: usize, end: usize) {
     }
 }
 
+/// A value's place in memory: the address of its first line, plus the number of its lines, for which a line's address has zeros.
+///
+/// An address only, so that it may outlive the value: to ask for memory that is used for something else does no harm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PrefetchPlace(usize);
+
+impl PrefetchPlace {
+    /// The place of a value of fewer than 64 lines. Of a larger one it is the beginning.
+    #[inline]
+    pub(crate) fn of<T: ?Sized>(value: &T) -> Self {
+        let address = std::ptr::from_ref(value).addr();
+        let first = address - address % LINE;
+        let end = (address + size_of_val(value)).next_multiple_of(LINE);
+        Self(first + ((end - first) / LINE).min(LINE - 1))
+    }
+
+    /// Asks for the value.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        self.prefetch_moved(0);
+    }
+
+    /// Asks for what is `bytes` further on in memory, a multiple of 64.
+    #[inline]
+    fn prefetch_moved(self, bytes: usize) {
+        let (first, end) = lines(self.0);
+        prefetch_lines(first + bytes, end + bytes);
+    }
+}
+
+/// The place of a part of a shard, of which each worker has its own, one behind the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PrefetchShard {
+    /// The part of the first worker's shard.
+    first: PrefetchPlace,
+    /// Bytes from one shard to the next.
+    stride: usize,
+}
+
+impl PrefetchShard {
+    /// The place of a part of each of these shards, which begin with a cache line.
+    pub(crate) fn of<S, P: ?Sized>(shards: &[S], part: impl Fn(&S) -> &P) -> Self {
+        const { assert!(align_of::<S>().is_multiple_of(LINE)) };
+        match shards {
+            [] => Self::default(),
+            [first, ..] => Self {
+                first: PrefetchPlace::of(part(first)),
+                stride: size_of::<S>(),
+            },
+        }
+    }
+
+    /// Asks for a worker's part.
+    #[inline]
+    pub(crate) fn prefetch(self, worker: usize) {
+        self.first.prefetch_moved(worker * self.stride);
+    }
+}
+
 /// Places in memory that will be needed together.
 ///
 /// To ask for all of them at once takes little longer than to wait for one, whereas a request that follows the pointers from each to
@@ -143,6 +202,41 @@ mod tests {
         list.add(&memory.0[0]);
         assert!(!list.has(&memory.0[2]), "far before all others");
         list.prefetch();
+    }
+
+    #[test]
+    fn a_place_is_all_lines_of_a_value() {
+        let memory = Lines([[0; LINE]; 200]);
+        let first = std::ptr::from_ref(&memory).addr();
+        for (value, at, number) in [
+            (&memory.0[3][..], 3, 1),
+            (memory.0[3][63..].as_ref(), 3, 1),
+            (memory.0[3..5].as_flattened()[1..].as_ref(), 3, 2),
+            (memory.0[3..].as_flattened(), 3, LINE - 1),
+            (&memory.0[3][..0], 3, 0),
+        ] {
+            let place = PrefetchPlace::of(value);
+            let start = first + at * LINE;
+            assert_eq!(lines(place.0), (start, start + number * LINE));
+            place.prefetch();
+        }
+    }
+
+    #[test]
+    fn each_worker_has_a_part_of_its_own() {
+        #[repr(align(128))]
+        struct Shard([[u8; LINE]; 4]);
+        let shards = [(); 3].map(|()| Shard([[0; LINE]; 4]));
+        let part = PrefetchShard::of(&shards, |shard| &shard.0[1..3]);
+        assert_eq!(part.first, PrefetchPlace::of(&shards[0].0[1..3]));
+        assert_eq!(
+            lines(part.first.0 + 2 * part.stride),
+            lines(PrefetchPlace::of(&shards[2].0[1..3]).0)
+        );
+        part.prefetch(2);
+        let none = PrefetchShard::of(&[] as &[Shard], |shard| &shard.0);
+        assert_eq!(none.first, PrefetchPlace::default());
+        none.prefetch(2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream_socket::StreamSocket;
+use crate::prefetch::PrefetchPlace;
 
 /// A connection, downstream or upstream.
 ///
@@ -40,6 +41,11 @@ impl Stream {
             Self::ClientTls(tls) => Some(tls.get_ref().0),
             Self::Detached => None,
         }
+    }
+
+    /// The place of the socket's state in memory.
+    pub(crate) fn place(&self) -> PrefetchPlace {
+        self.socket().map(StreamSocket::place).unwrap_or_default()
     }
 
     /// Whether the TLS session has decrypted data that was not read yet. The first request often arrives together with the end of

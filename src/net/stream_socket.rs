@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::buffer::Piece;
 use super::pipe::Pipe;
 use super::reactor::{self, Registered};
+use crate::prefetch::PrefetchPlace;
 
 /// A connected or a listening socket that doesn't block. It stays on the thread that registered it.
 #[derive(Debug)]
@@ -73,6 +74,11 @@ impl StreamSocket {
         let descriptor = stream_socket(AddressFamily::UNIX)?;
         rustix::net::connect(&descriptor, &SocketAddrUnix::new(path)?)?;
         Self::ready(descriptor)
+    }
+
+    /// The place of its state in memory.
+    pub(super) fn place(&self) -> PrefetchPlace {
+        PrefetchPlace::of(&*self.0)
     }
 
     /// Waits until reading has to be tried.

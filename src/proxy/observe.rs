@@ -204,10 +204,14 @@ impl<'a> Recording<'a> {
     #[inline]
     fn prefetch(&self, service: &Service, version: VersionIx, member: Option<EndpointIx>) {
         let (worker, version) = (self.worker.id, &service.versions[version]);
-        version.metrics.shard(worker).prefetch(self.record.method);
-        service.metrics.shard(worker).prefetch();
+        let expected = self.worker.last_took.get();
+        let shard = version.metrics.shard(worker);
+        shard.prefetch(self.record.method, expected);
+        service.metrics.shard(worker).prefetch(expected);
         if let Some(member) = member {
-            version.pool.members[member].endpoint.prefetch(worker);
+            let endpoint = &version.pool.members[member].endpoint;
+            endpoint.prefetch(worker);
+            self.worker.conns.prefetch_next(endpoint.slot);
         }
     }
 
@@ -450,6 +454,7 @@ fn observe_request(recording: &Recording<'_>) {
     let status = record.counted_status();
     let listener = &recording.peer.metrics[worker.id.0];
     listener.request(status);
+    worker.last_took.set(record.times.total);
     let metrics = match recording.service {
         Some(service) => {
             let grpc = record.last_try().and_then(|attempt| attempt.grpc_status);

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::access_log::WorkerLog;
 use super::admission_queue::AdmissionQueue;
@@ -22,7 +22,7 @@ use crate::http1::{HeadCache, RequestHead, ResponseHead};
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::net::{Buffers, ListenerId, TaskControls, TaskPhase, date};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_all;
 use crate::routing::SplitState;
 use crate::snapshot::{NeededMemory, Service, Snapshot};
 use crate::telemetry::WorkerId;
@@ -87,6 +87,8 @@ pub struct Worker {
     /// When slow uploads were last looked for, in milliseconds of `controls`.
     uploads_shed_ms: Cell<u64>,
     wall_s: Cell<u64>,
+    /// How long the last request took: the next one is expected to take as long.
+    pub(super) last_took: Cell<Duration>,
     removed: RefCell<HashMap<usize, RemovedEndpoint>>,
 }
 
@@ -160,6 +162,7 @@ impl Worker {
             ticks: Cell::new(0),
             uploads_shed_ms: Cell::new(u64::MAX),
             wall_s: Cell::new(wall_s()),
+            last_took: Cell::default(),
             removed: RefCell::default(),
         })
     }
@@ -293,9 +296,9 @@ impl Worker {
 
     /// Asks the CPU for what a request to a service needs, and for this worker's part of it.
     pub(super) fn prefetch(&self, needed: &NeededMemory) {
-        needed.prefetch();
+        needed.prefetch(self.id);
         if let Some(state) = self.services.borrow().get(needed.slot) {
-            prefetch(state);
+            prefetch_all(state);
         }
         for endpoint in needed.endpoints {
             self.conns.prefetch(endpoint);

@@ -64,6 +64,7 @@ fn a_large_generation_knows_what_its_requests_need() {
         let version = &service.versions[0];
         assert!(list.has(version) && list.has(&*version.metrics));
         assert!(list.has(&version.load.requests));
+        assert!(list.has(&service.policies.wait) && list.has(&service.policies.limits));
         let members = &version.pool.members;
         let has = |member: usize| {
             let endpoint = &*members[member].endpoint;

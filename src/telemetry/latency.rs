@@ -86,10 +86,11 @@ impl Latency {
     #[cfg(test)]
     pub(super) const NANOS: usize = std::mem::offset_of!(Self, nanos);
 
-    /// Asks the CPU for the sum. Which bucket will be written isn't known before.
+    /// Asks the CPU for the sum, and for the bucket of a duration like the expected one.
     #[inline]
-    pub(super) fn prefetch(&self) {
+    pub(super) fn prefetch(&self, expected: Duration) {
         prefetch(&self.nanos);
+        prefetch(&self.buckets[bucket(expected.as_nanos() as u64)]);
     }
 
     /// Adds an observation.

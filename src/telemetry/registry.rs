@@ -27,6 +27,7 @@ use super::trace::sink::SpanCounts;
 use super::words::FlagState;
 use super::worker_id::WorkerId;
 use crate::index::RuleIx;
+use crate::prefetch::PrefetchShard;
 use crate::reason::Reason;
 
 /// Minimum time between two warnings about failures of one service with the same reason.
@@ -346,6 +347,11 @@ impl VersionMetrics {
     #[inline]
     pub fn shard(&self, worker: WorkerId) -> &VersionShard {
         &self.shards[worker.0]
+    }
+
+    /// The place of what is written when a request begins.
+    pub(crate) fn needed(&self) -> PrefetchShard {
+        PrefetchShard::of(&self.shards, VersionShard::flight_gauge)
     }
 
     /// Returns the number of shards: the workers, and one for the control thread.

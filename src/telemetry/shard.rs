@@ -214,11 +214,16 @@ shard! {
 }
 
 impl VersionShard {
-    /// Asks the CPU for what [`Self::request`] writes, before the attempt.
+    /// Asks the CPU for what [`Self::request`] writes, before the attempt, which is expected to take so long.
     #[inline]
-    pub fn prefetch(&self, method: Method) {
+    pub fn prefetch(&self, method: Method, expected: Duration) {
         self.requests.prefetch(method);
-        self.latency.prefetch();
+        self.latency.prefetch(expected);
+    }
+
+    /// What is written when a request begins.
+    pub(in crate::telemetry) fn flight_gauge(&self) -> &Gauge {
+        &self.in_flight
     }
 
     /// Records an attempt that ended: `http_requests_total` and `http_request_duration_seconds`.
@@ -270,10 +275,11 @@ shard! {
 }
 
 impl ServiceShard {
-    /// Asks the CPU for what [`Self::request`] writes, before the request.
+    /// Asks the CPU for what [`Self::request`] writes, before the request, which is expected to take so long.
     #[inline]
-    pub fn prefetch(&self) {
+    pub fn prefetch(&self, expected: Duration) {
         self.requests.prefetch();
+        self.outcomes.prefetch(expected);
     }
 
     /// Adds one to `cutover_service_requests_total`: a request ended, and its client got this status. `grpc` is the

@@ -13,7 +13,7 @@ use super::connect::OpenedConnection;
 use super::limits::ConnectionSlot;
 use super::transport::TransportId;
 use crate::net::Stream;
-use crate::prefetch::prefetch;
+use crate::prefetch::{PrefetchPlace, prefetch, prefetch_all};
 use crate::telemetry::WorkerId;
 
 /// Most idle connections that one worker keeps to one endpoint. It exceeds the number that is normally in use at a time:
@@ -35,6 +35,9 @@ struct Idle {
 struct IdleConnections {
     endpoint: Arc<Endpoint>,
     idle: Vec<Idle>,
+    /// The state of the last one's socket, which can be asked for by this without waiting for `idle`. After a sweep it may be
+    /// that of a connection which is gone: a hint, by which nothing is accessed.
+    next_socket: PrefetchPlace,
     idle_ms: u64,
 }
 
@@ -96,6 +99,16 @@ impl Conns {
         }
     }
 
+    /// Asks the CPU for the connection that the endpoint with this slot gets next.
+    pub(crate) fn prefetch_next(&self, slot: usize) {
+        if let Some(Some(entry)) = self.by_endpoint.borrow().get(slot)
+            && let Some(idle) = entry.idle.last()
+        {
+            prefetch_all(idle);
+            entry.next_socket.prefetch();
+        }
+    }
+
     /// Takes the connection that was used last: its congestion window is the most likely to be open still, and the peer
     /// the least likely to have closed it. Connections found closed on the way are dropped, as are those of a former transport.
     pub fn take(&self, endpoint: &Endpoint) -> Option<Kept> {
@@ -106,6 +119,8 @@ impl Conns {
             return None;
         }
         while let Some(mut idle) = entry.idle.pop() {
+            let next = entry.idle.last().map(|next| next.kept.stream.place());
+            entry.next_socket = next.unwrap_or_default();
             let is_current = idle.kept.transport == endpoint.version.transport.id();
             if is_current && idle.kept.stream.is_quiet() {
                 return Some(idle.kept);
@@ -129,12 +144,14 @@ impl Conns {
         let entry = entry.get_or_insert_with(|| IdleConnections {
             endpoint: endpoint.clone(),
             idle: Vec::new(),
+            next_socket: PrefetchPlace::default(),
             idle_ms,
         });
         // A reload may have changed the limit.
         entry.idle_ms = idle_ms;
         let is_current = kept.transport == endpoint.version.transport.id();
         if is_current && entry.idle.len() < MAX_IDLE {
+            entry.next_socket = kept.stream.place();
             entry.idle.push(Idle {
                 kept,
                 since_ms: now_ms,
@@ -327,6 +344,31 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(30)
+    }
+
+    #[tokio::test]
+    async fn the_socket_that_is_asked_for_is_that_of_the_next_connection() {
+        let mut stage = TestConnections::new();
+        for used in 0..2 {
+            stage.keep(used, 0).await;
+        }
+        let next = |conns: &Conns| {
+            let by_endpoint = conns.by_endpoint.borrow();
+            let entry = by_endpoint[stage.endpoint.slot].as_ref().unwrap();
+            let last = entry.idle.last().map(|idle| idle.kept.stream.place());
+            assert_eq!(entry.next_socket, last.unwrap_or_default());
+            entry.next_socket
+        };
+        let conns = &stage.conns;
+        while let Some(taken) = {
+            let place = next(conns);
+            conns.prefetch_next(stage.endpoint.slot);
+            conns.take(&stage.endpoint).map(|kept| (place, kept))
+        } {
+            assert_eq!(taken.0, taken.1.stream.place());
+            assert_ne!(taken.0, PrefetchPlace::default());
+        }
+        assert_eq!(next(conns), PrefetchPlace::default());
     }
 
     #[tokio::test]
