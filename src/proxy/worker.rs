@@ -299,6 +299,7 @@ impl Worker {
         needed.prefetch(self.id);
         if let Some(state) = self.services.borrow().get(needed.slot) {
             prefetch_all(state);
+            state.views.iter().take(2).for_each(prefetch_all);
         }
         for endpoint in needed.endpoints {
             self.conns.prefetch(endpoint);
