@@ -2,6 +2,8 @@
 
 /// A configuration with more services is large: what a request needs of its service is then seldom in the CPU's caches.
 pub(crate) const FEW_SERVICES: usize = 32;
+/// One with more endpoints is large as well: what an attempt needs of its endpoint is seldom in the caches.
+pub(crate) const FEW_ENDPOINTS: usize = 64;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

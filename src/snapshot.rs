@@ -96,6 +96,8 @@ pub struct Snapshot {
     slots: EndpointSet,
     /// In the order of [`Self::services`]. Empty unless these are many.
     needed: Box<[NeededMemory]>,
+    /// Whether there are so many services or endpoints that what a try needs is seldom in the CPU's caches.
+    pub(crate) is_large: bool,
 }
 
 /// The registry slots of a generation's endpoints, one bit each. Two generations are compared a word at a time, so a reload that

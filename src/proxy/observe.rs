@@ -26,7 +26,6 @@ use super::snapshots::RequestSnapshots;
 use super::traces;
 use crate::config::spec::{Balance, Share};
 use crate::index::{EndpointIx, RuleIx, VersionIx};
-use crate::prefetch::FEW_SERVICES;
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::VersionShard;
@@ -183,7 +182,7 @@ impl<'a> Recording<'a> {
         let Some(service) = self.service else { return };
         let first = self.record.last_try().is_none();
         self.try_began = if first { self.started } else { Instant::now() };
-        if self.snapshot.services.len() > FEW_SERVICES {
+        if self.snapshot.is_large {
             self.prefetch(service, version, member);
         }
         let pool = &service.versions[version].pool;

@@ -17,7 +17,7 @@ use super::{
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
 use crate::index::{ServiceIx, VersionIx};
-use crate::prefetch::FEW_SERVICES;
+use crate::prefetch::{FEW_ENDPOINTS, FEW_SERVICES};
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::sink::LogSink;
@@ -152,6 +152,9 @@ impl Snapshot {
             .zip(effective.services)
             .map(|(service, effective)| compiler.service(service, effective))
             .collect();
+        let versions = services.iter().flat_map(|service| &service.versions);
+        let endpoints: usize = versions.map(|version| version.pool.members.len()).sum();
+        let is_large = services.len() > FEW_SERVICES || endpoints > FEW_ENDPOINTS;
         let listeners = spec
             .listeners
             .iter()
@@ -191,6 +194,7 @@ impl Snapshot {
                 ..=FEW_SERVICES => Box::default(),
                 _ => services.iter().map(|s| NeededMemory::of(s)).collect(),
             },
+            is_large,
             services,
             listeners,
             spec: spec.clone(),

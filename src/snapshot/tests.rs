@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::*;
-use crate::prefetch::FEW_SERVICES;
+use crate::prefetch::{FEW_ENDPOINTS, FEW_SERVICES};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 use crate::upstream::resolve::record::Resolutions;
@@ -77,6 +77,20 @@ fn a_large_generation_knows_what_its_requests_need() {
         assert_eq!(needed.endpoints[..2], slots);
         assert_eq!(needed.endpoints[2..], [usize::MAX; 2]);
         assert_eq!(needed.slot, service.slot);
+    }
+}
+
+#[test]
+fn a_generation_is_large_by_services_or_by_endpoints() {
+    for (services, endpoints, is_large) in [
+        (FEW_SERVICES, 1, false),
+        (FEW_SERVICES + 1, 1, true),
+        (1, FEW_ENDPOINTS, false),
+        (1, FEW_ENDPOINTS + 1, true),
+    ] {
+        let spec = many_services(services, endpoints, 0);
+        let snapshot = Snapshot::build(1, spec, &Registry::new(), &Telemetry::new(1));
+        assert_eq!(snapshot.is_large, is_large, "{services} {endpoints}");
     }
 }
 

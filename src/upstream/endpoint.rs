@@ -187,9 +187,11 @@ pub struct Load {
 }
 
 impl Endpoint {
-    /// Asks the CPU for what [`Self::note_outcome`] writes, before the attempt.
+    /// Asks the CPU for what an attempt reads, and for what [`Self::note_outcome`] writes.
     #[inline]
     pub fn prefetch(&self, worker: WorkerId) {
+        prefetch(&self.slot);
+        prefetch(&self.authority);
         prefetch(&self.shards[worker.0]);
     }
 
