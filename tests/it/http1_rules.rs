@@ -24,6 +24,56 @@ fn says_what_it_saw() -> Origin {
     })
 }
 
+/// The lines of a head that announce a length.
+fn length_lines(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head).into_owned();
+    let is_length = |line: &&str| line.to_ascii_lowercase().starts_with("content-length");
+    head.split("\r\n")
+        .filter(is_length)
+        .collect::<Vec<_>>()
+        .join("|")
+}
+
+#[test]
+fn a_length_is_passed_on_once_and_in_digits_alone() {
+    // Answers with the lines that the request asks for, and says which it has got.
+    let origin = Origin::script(|conn| {
+        while let Some(seen) = conn.through(b"\r\n\r\nhi")? {
+            let text = String::from_utf8_lossy(&seen).into_owned();
+            let asked = text.split("x-answer: ").nth(1).unwrap_or_default();
+            let lines = asked.split("\r\n").next().unwrap_or_default();
+            let lines = lines.replace('|', "\r\n");
+            let got = length_lines(&seen).replace(':', "=");
+            let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\nx-got: {got}\r\n\r\nhi");
+            conn.write(head.as_bytes())?;
+        }
+        Ok(())
+    });
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    for (sent, passed) in [
+        ("content-length: 2", "content-length: 2"),
+        ("Content-Length:2", "Content-Length:2"),
+        ("Content-Length: \t2 ", "Content-Length: \t2 "),
+        ("Content-Length: 02", "content-length: 2"),
+    ] {
+        client.send(format!(
+            "POST / HTTP/1.1\r\nhost: test\r\n{sent}\r\nx-answer: {sent}\r\n\r\nhi"
+        ));
+        let head = client.through(b"\r\n\r\nhi");
+        assert_eq!(length_lines(&head), passed, "to the client");
+        let got = format!("x-got: {}\r\n", passed.replace(':', "="));
+        let head = String::from_utf8_lossy(&head).into_owned();
+        assert!(head.contains(&got), "to the endpoint: {head}");
+    }
+    let twice = "content-length: 2|Content-Length: 2";
+    client.send(format!(
+        "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\nx-answer: {twice}\r\n\r\nhi"
+    ));
+    let head = client.through(b"\r\n\r\nhi");
+    assert_eq!(length_lines(&head), "content-length: 2");
+}
+
 #[test]
 fn chunk_extensions_that_are_well_formed_are_dropped() {
     let origin = says_what_it_saw();
