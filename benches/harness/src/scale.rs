@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::ptr;
 use std::time::Duration;
 
 use crate::cases::Stage;
@@ -15,7 +16,7 @@ use crate::rounds::{Sample, sample_spread};
 use crate::stats::{median, spread};
 use crate::town::Town;
 use crate::valgrind::{self, Launch};
-use crate::{Result, copy, cpu};
+use crate::{Result, copy, cpu, together};
 
 struct Size {
     name: &'static str,
@@ -91,6 +92,46 @@ struct Entry<'a> {
     failure: Option<String>,
 }
 
+impl Entry<'_> {
+    fn sample(&self, stage: &Stage, running: &Running) -> Result<Sample> {
+        let stage = Stage {
+            origin: &self.origin,
+            ..*stage
+        };
+        let load = load_of(running.plain, self.size.connections, stage.bench.length);
+        sample_spread(&stage, running, &load, &self.requests)
+    }
+
+    /// Adds a sample, if the proxy was running. One that fails takes no further part.
+    fn add(&mut self, sampled: Option<Result<Sample>>) {
+        match sampled {
+            Some(Ok(sample)) => self.samples.push(sample),
+            Some(Err(error)) => {
+                self.failure = Some(error.to_string());
+                self.running = None;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Takes a sample of each proxy in the same size at the same moment.
+fn sample_together(stage: &Stage, entries: Vec<&mut Entry>) {
+    let mut samples = {
+        let running: Vec<_> = entries.iter().filter_map(|e| e.running.as_ref()).collect();
+        let samples = together::sample_all(&running, |running| {
+            let is_it = |e: &&&mut Entry| e.running.as_ref().is_some_and(|r| ptr::eq(r, running));
+            let entry = entries.iter().find(is_it).ok_or("no such proxy")?;
+            entry.sample(stage, running)
+        });
+        samples.into_iter()
+    };
+    for entry in entries {
+        let sampled = entry.running.is_some().then(|| samples.next()).flatten();
+        entry.add(sampled);
+    }
+}
+
 /// Whether a contender runs in `SIZES[at]`. To the byte copy, sizes with equally many endpoints and connections are the same.
 fn takes_part(kind: &Kind, at: usize) -> bool {
     let sockets = |size: &Size| (size.town.all_endpoints(), size.connections);
@@ -107,25 +148,19 @@ fn takes_part(kind: &Kind, at: usize) -> bool {
 /// Runs the case.
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut entries = start_all(stage)?;
-    shuffled(stage.bench.rounds, entries.len(), |at| {
-        let entry = &mut entries[at];
-        let Some(running) = &entry.running else {
-            return;
-        };
-        let stage = Stage {
-            origin: &entry.origin,
-            ..*stage
-        };
-        let load = load_of(running.plain, entry.size.connections, stage.bench.length);
-        match sample_spread(&stage, running, &load, &entry.requests) {
-            Ok(sample) => entry.samples.push(sample),
-            Err(error) => {
-                entry.failure = Some(error.to_string());
-                entry.running = None;
-            }
-        }
-    });
-    let mut table = tabulate(&entries);
+    if stage.bench.together {
+        shuffled(stage.bench.rounds, SIZES.len(), |at| {
+            let of_size = |e: &&mut Entry| ptr::eq(e.size, &SIZES[at]);
+            sample_together(stage, entries.iter_mut().filter(of_size).collect());
+        });
+    } else {
+        shuffled(stage.bench.rounds, entries.len(), |at| {
+            let entry = &mut entries[at];
+            let sampled = entry.running.as_ref().map(|r| entry.sample(stage, r));
+            entry.add(sampled);
+        });
+    }
+    let mut table = tabulate(&entries, stage.bench.together);
     let measured: Vec<(&Contender, &Size)> = entries
         .iter()
         .filter(|e| e.failure.is_none())
@@ -181,7 +216,7 @@ fn start(stage: &Stage, contender: &Contender, size: &Size) -> Result<Running> {
 
 /// Writes the configuration, and returns how the program is started with it.
 fn prepare(stage: &Stage, contender: &Contender, size: &Size) -> Result<Launch> {
-    let place = SIZES.iter().position(|s| std::ptr::eq(s, size));
+    let place = SIZES.iter().position(|s| ptr::eq(s, size));
     let name = format!("scale-{}-{}", contender.name, place.unwrap_or(SIZES.len()));
     let dir = stage.scratch.dir(&name)?;
     let (town, plain, origin) = (&size.town, peers::free_address()?, stage.origin.plain);
@@ -258,7 +293,7 @@ fn load_of(target: SocketAddr, connections: usize, length: Duration) -> Load {
     }
 }
 
-fn tabulate(entries: &[Entry]) -> Table {
+fn tabulate(entries: &[Entry], together: bool) -> Table {
     let mut table = Table {
         head: [
             "proxy and size",
@@ -277,6 +312,10 @@ fn tabulate(entries: &[Entry]) -> Table {
         ],
         ..Table::default()
     };
+    if together {
+        table.head.push("first / theirs".to_owned());
+        table.notes.push("first / theirs: CPU time per request of the first proxy in the same size over that of this one at the same moment".to_owned());
+    }
     if entries.iter().any(|e| e.contender.kind == Kind::Copy) {
         table.notes.push("copy is no proxy: it passes the same bytes on unread, by the same system calls, between as many sockets. Its growth is that of the kernel's work and of the CPU's cache misses, which a proxy has as well".to_owned());
     }
@@ -290,7 +329,7 @@ fn tabulate(entries: &[Entry]) -> Table {
         }
         let base = entries
             .iter()
-            .find(|e| e.contender.name == entry.contender.name && std::ptr::eq(e.size, &SIZES[0]));
+            .find(|e| e.contender.name == entry.contender.name && ptr::eq(e.size, &SIZES[0]));
         let ratio = |figure: fn(&Sample) -> f64| {
             let pairs = base?.samples.iter().zip(&entry.samples);
             spread(pairs.map(|(small, large)| figure(large) / figure(small)))
@@ -312,6 +351,18 @@ fn tabulate(entries: &[Entry]) -> Table {
                 .sum::<u64>()
                 .to_string(),
         ]);
+        if together {
+            let first = entries.iter().find(|e| ptr::eq(e.size, entry.size));
+            let pairs = first
+                .into_iter()
+                .flat_map(|first| first.samples.iter().zip(&entry.samples));
+            let ratio = spread(pairs.map(|(first, own)| first.cost / own.cost));
+            table
+                .rows
+                .last_mut()
+                .into_iter()
+                .for_each(|row| row.push(with_range(ratio)));
+        }
     }
     table
 }
@@ -349,7 +400,7 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
         });
         match each {
             Ok(each) => {
-                if std::ptr::eq(*size, &SIZES[0]) {
+                if ptr::eq(*size, &SIZES[0]) {
                     small = Some(each);
                 }
                 row.push(format!("{each:.0}"));
