@@ -29,8 +29,6 @@ bench() {
 }
 bench --seconds 2 --case get1k,get1k-browser,get1k-unlike,get64k,get1m,post10k,chunked,tls1k,tls-handshake,tls-resume,h2,h2-clear,h2-h2c,grpc,websocket
 bench --case features
-# What is done only where there are many services or endpoints.
-bench --seconds 0.5 --case scale
 # Edits of large files are to be adopted at once as well.
 bench --case reload
 
