@@ -108,13 +108,12 @@ impl PrefetchShard {
 /// Places in memory that will be needed together.
 ///
 /// To ask for all of them at once takes little longer than to wait for one, whereas a request that follows the pointers from each to
-/// the next waits for one after the other. The list has addresses only, so that it may outlive the places: to ask for memory that is
-/// used for something else does no harm.
+/// the next waits for one after the other.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct PrefetchList {
-    /// The address of each place's first line, plus the number of its lines, for which a line's address has zeros. 0: no place.
-    places: [usize; 32],
+    /// From the first on; the rest are empty.
+    places: [PrefetchPlace; 32],
 }
 
 impl PrefetchList {
@@ -135,16 +134,16 @@ impl PrefetchList {
             (address + bytes).next_multiple_of(LINE),
         );
         for place in &mut self.places {
-            let (other, other_end) = lines(*place);
+            let (other, other_end) = lines(place.0);
             // Next to each other they are one place.
-            let (first, end) = match *place {
+            let (first, end) = match place.0 {
                 0 => (first, end),
                 _ if first <= other_end && other <= end => (first.min(other), end.max(other_end)),
                 _ => continue,
             };
             let number = (end - first) / LINE;
             if number < LINE {
-                *place = first + number;
+                *place = PrefetchPlace(first + number);
                 return;
             }
         }
@@ -154,11 +153,10 @@ impl PrefetchList {
     #[inline]
     pub(crate) fn prefetch(&self) {
         for place in self.places {
-            if place == 0 {
+            if place == PrefetchPlace::default() {
                 break;
             }
-            let (first, end) = lines(place);
-            prefetch_lines(first, end);
+            place.prefetch();
         }
     }
 
@@ -167,7 +165,7 @@ impl PrefetchList {
     pub(crate) fn has<T: ?Sized>(&self, value: &T) -> bool {
         let address = std::ptr::from_ref(value).addr();
         let end = address + size_of_val(value);
-        let mut places = self.places.iter().map(|place| lines(*place));
+        let mut places = self.places.iter().map(|place| lines(place.0));
         places.any(|lines| lines.0 <= address && end <= lines.1)
     }
 }
@@ -192,15 +190,15 @@ mod tests {
         let mut list = PrefetchList::default();
         list.add(&memory.0[4]);
         list.add(&memory.0[9][60..62]);
-        assert_eq!(list.places[2], 0);
+        assert_eq!(list.places[2].0, 0);
         assert!(list.has(&memory.0[4]) && list.has(&memory.0[9]));
         assert!(!list.has(&memory.0[5]) && !list.has(&memory.0[3]));
         list.add(&memory.0[5..7]);
         list.add(&memory.0[3]);
         list.add_start(&memory.0[7..], 1);
-        assert_eq!(list.places[2], 0);
+        assert_eq!(list.places[2].0, 0);
         assert!(list.has(&memory.0[3..8]) && !list.has(&memory.0[8]));
-        assert_eq!(list.places[0] % LINE, 5);
+        assert_eq!(list.places[0].0 % LINE, 5);
         list.add(&memory.0[0]);
         assert!(!list.has(&memory.0[2]), "far before all others");
         list.prefetch();
@@ -246,9 +244,9 @@ mod tests {
         let memory = Lines([[0; LINE]; 200]);
         let mut list = PrefetchList::default();
         list.add(&memory.0[0][..0]);
-        assert_eq!(list.places[0], 0, "nothing is no place");
+        assert_eq!(list.places[0].0, 0, "nothing is no place");
         list.add(&memory.0[..64]);
-        assert_eq!(list.places[0], 0, "too many lines");
+        assert_eq!(list.places[0].0, 0, "too many lines");
         list.add(&memory.0[..63]);
         assert!(list.has(&memory.0[..63]));
         (0..40).for_each(|n| list.add(&memory.0[66 + 2 * n]));
