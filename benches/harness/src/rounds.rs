@@ -37,11 +37,15 @@ pub struct Sample {
 }
 
 /// A proxy with its samples, one a round.
-struct Entry<'a> {
-    contender: &'a Contender,
-    running: Option<Running>,
-    samples: Vec<Sample>,
-    failure: Option<String>,
+pub struct Entry<'a> {
+    /// The proxy.
+    pub contender: &'a Contender,
+    /// Its process, until it fails.
+    pub running: Option<Running>,
+    /// What was measured.
+    pub samples: Vec<Sample>,
+    /// Why it is left out.
+    pub failure: Option<String>,
 }
 
 /// Starts everybody and runs the rounds. Who fails is left out from there on, and says why.
@@ -345,7 +349,7 @@ pub fn latency(stage: &Stage, shape: &Shape) -> Result<Table> {
 
 impl Entry<'_> {
     /// Adds a sample of a round. An error ends the proxy, and its samples don't count.
-    fn add(&mut self, sampled: Option<Result<Sample>>) {
+    pub fn add(&mut self, sampled: Option<Result<Sample>>) {
         match sampled {
             Some(Ok(sample)) => self.samples.push(sample),
             Some(Err(error)) => {

@@ -12,7 +12,7 @@ use crate::load::Load;
 use crate::order::shuffled;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::rounds::{Sample, sample_spread};
+use crate::rounds::{self, Sample, sample_spread};
 use crate::stats::{median, spread};
 use crate::town::Town;
 use crate::valgrind::{self, Launch};
@@ -82,14 +82,11 @@ const SIZES: [Size; 6] = [
 
 /// One proxy in one size.
 struct Entry<'a> {
-    contender: &'a Contender,
+    proxy: rounds::Entry<'a>,
     size: &'a Size,
     requests: Vec<Vec<u8>>,
     /// Its own: the connections of all of them would be too many for one process.
     origin: Running,
-    running: Option<Running>,
-    samples: Vec<Sample>,
-    failure: Option<String>,
 }
 
 impl Entry<'_> {
@@ -101,34 +98,35 @@ impl Entry<'_> {
         let load = load_of(running.plain, self.size.connections, stage.bench.length);
         sample_spread(&stage, running, &load, &self.requests)
     }
-
-    /// Adds a sample, if the proxy was running. One that fails takes no further part.
-    fn add(&mut self, sampled: Option<Result<Sample>>) {
-        match sampled {
-            Some(Ok(sample)) => self.samples.push(sample),
-            Some(Err(error)) => {
-                self.failure = Some(error.to_string());
-                self.running = None;
-            }
-            None => {}
-        }
-    }
 }
 
 /// Takes a sample of each proxy in the same size at the same moment.
 fn sample_together(stage: &Stage, entries: Vec<&mut Entry>) {
     let mut samples = {
-        let running: Vec<_> = entries.iter().filter_map(|e| e.running.as_ref()).collect();
+        let running: Vec<_> = entries
+            .iter()
+            .filter_map(|e| e.proxy.running.as_ref())
+            .collect();
         let samples = together::sample_all(&running, |running| {
-            let is_it = |e: &&&mut Entry| e.running.as_ref().is_some_and(|r| ptr::eq(r, running));
+            let is_it = |e: &&&mut Entry| {
+                e.proxy
+                    .running
+                    .as_ref()
+                    .is_some_and(|r| ptr::eq(r, running))
+            };
             let entry = entries.iter().find(is_it).ok_or("no such proxy")?;
             entry.sample(stage, running)
         });
         samples.into_iter()
     };
     for entry in entries {
-        let sampled = entry.running.is_some().then(|| samples.next()).flatten();
-        entry.add(sampled);
+        let sampled = entry
+            .proxy
+            .running
+            .is_some()
+            .then(|| samples.next())
+            .flatten();
+        entry.proxy.add(sampled);
     }
 }
 
@@ -156,15 +154,15 @@ pub fn run(stage: &Stage) -> Result<Table> {
     } else {
         shuffled(stage.bench.rounds, entries.len(), |at| {
             let entry = &mut entries[at];
-            let sampled = entry.running.as_ref().map(|r| entry.sample(stage, r));
-            entry.add(sampled);
+            let sampled = entry.proxy.running.as_ref().map(|r| entry.sample(stage, r));
+            entry.proxy.add(sampled);
         });
     }
     let mut table = tabulate(&entries, stage.bench.together);
     let measured: Vec<(&Contender, &Size)> = entries
         .iter()
-        .filter(|e| e.failure.is_none())
-        .map(|e| (e.contender, e.size))
+        .filter(|e| e.proxy.failure.is_none())
+        .map(|e| (e.proxy.contender, e.size))
         .collect();
     drop(entries);
     count(stage, &measured, &mut table);
@@ -187,14 +185,17 @@ fn start_all<'a>(stage: &Stage<'a>) -> Result<Vec<Entry<'a>>> {
                 Ok(running) => (Some(running), None),
                 Err(error) => (None, Some(error.to_string())),
             };
-            entries.push(Entry {
+            let proxy = rounds::Entry {
                 contender,
-                size,
-                requests: size.town.requests(),
-                origin,
                 running,
                 samples: Vec::new(),
                 failure,
+            };
+            entries.push(Entry {
+                proxy,
+                size,
+                requests: size.town.requests(),
+                origin,
             });
         }
     }
@@ -316,35 +317,43 @@ fn tabulate(entries: &[Entry], together: bool) -> Table {
         table.head.push("first / theirs".to_owned());
         table.notes.push("first / theirs: CPU time per request of the first proxy in the same size over that of this one at the same moment".to_owned());
     }
-    if entries.iter().any(|e| e.contender.kind == Kind::Copy) {
+    if entries.iter().any(|e| e.proxy.contender.kind == Kind::Copy) {
         table.notes.push("copy is no proxy: it passes the same bytes on unread, by the same system calls, between as many sockets. Its growth is that of the kernel's work and of the CPU's cache misses, which a proxy has as well".to_owned());
     }
     for entry in entries {
-        let name = format!("{}, {}", entry.contender.name, entry.size.name);
-        if let Some(failure) = &entry.failure {
+        let name = format!("{}, {}", entry.proxy.contender.name, entry.size.name);
+        if let Some(failure) = &entry.proxy.failure {
             table
                 .notes
                 .push(format!("{name} is left out: {}", failure.trim()));
             continue;
         }
-        let base = entries
-            .iter()
-            .find(|e| e.contender.name == entry.contender.name && ptr::eq(e.size, &SIZES[0]));
+        let base = entries.iter().find(|e| {
+            e.proxy.contender.name == entry.proxy.contender.name && ptr::eq(e.size, &SIZES[0])
+        });
         let ratio = |figure: fn(&Sample) -> f64| {
-            let pairs = base?.samples.iter().zip(&entry.samples);
+            let pairs = base?.proxy.samples.iter().zip(&entry.proxy.samples);
             spread(pairs.map(|(small, large)| figure(large) / figure(small)))
         };
-        let own = entry.samples.iter().map(|s| s.outside_kernel);
-        let memory = entry.running.as_ref().map_or(0, |r| cpu::memory(&r.pids).0);
+        let own = entry.proxy.samples.iter().map(|s| s.outside_kernel);
+        let memory = entry
+            .proxy
+            .running
+            .as_ref()
+            .map_or(0, |r| cpu::memory(&r.pids).0);
         table.rows.push(vec![
             name,
-            format!("{:.2}", median(entry.samples.iter().map(|s| s.cost))),
+            format!("{:.2}", median(entry.proxy.samples.iter().map(|s| s.cost))),
             with_range(ratio(|s| s.cost)),
             format!("{:.2}", median(own)),
             with_range(ratio(|s| s.outside_kernel)),
-            format!("{:.0}", median(entry.samples.iter().map(|s| s.per_second))),
+            format!(
+                "{:.0}",
+                median(entry.proxy.samples.iter().map(|s| s.per_second))
+            ),
             format!("{:.0}", memory as f64 / 1024.0),
             entry
+                .proxy
                 .samples
                 .iter()
                 .map(|s| s.errors)
@@ -355,7 +364,7 @@ fn tabulate(entries: &[Entry], together: bool) -> Table {
             let first = entries.iter().find(|e| ptr::eq(e.size, entry.size));
             let pairs = first
                 .into_iter()
-                .flat_map(|first| first.samples.iter().zip(&entry.samples));
+                .flat_map(|first| first.proxy.samples.iter().zip(&entry.proxy.samples));
             let ratio = spread(pairs.map(|(first, own)| first.cost / own.cost));
             table
                 .rows
