@@ -96,7 +96,7 @@ pub struct Snapshot {
     slots: EndpointSet,
     /// In the order of [`Self::services`]. Empty unless these are many.
     needed: Box<[NeededMemory]>,
-    /// Whether there are so many services or endpoints that what a try needs is seldom in the CPU's caches.
+    /// Whether there are many services or endpoints. The memory that a try needs is then seldom in the CPU's caches.
     pub(crate) is_large: bool,
 }
 

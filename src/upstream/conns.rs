@@ -35,8 +35,8 @@ struct Idle {
 struct IdleConnections {
     endpoint: Arc<Endpoint>,
     idle: Vec<Idle>,
-    /// The state of the last one's socket, which can be asked for by this without waiting for `idle`. After a sweep it may be
-    /// that of a connection which is gone: a hint, by which nothing is accessed.
+    /// Where the state of the last one's socket is, so that it can be prefetched without reading `idle`. Only a hint: after a
+    /// sweep it may be the place of a closed connection.
     next_socket: PrefetchPlace,
     idle_ms: u64,
 }

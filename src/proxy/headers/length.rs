@@ -7,7 +7,8 @@ use crate::http1::number::decimal;
 
 /// The `content-length` of a head that is being written: exactly one line, or none.
 ///
-/// A received line that says the same, in digits alone, is copied together with its neighbours; otherwise the line is written anew.
+/// A received line with the same length is copied together with its neighbours, unless the number begins with a zero. Otherwise a new
+/// line is written.
 #[derive(Debug)]
 pub(crate) struct ContentLength {
     length: Option<u64>,
